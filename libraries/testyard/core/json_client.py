@@ -1,0 +1,144 @@
+"""A small JSON-over-HTTP client whose errors are written for QA and never show a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Self
+
+import httpx
+
+from testyard.core.errors import UserError
+from testyard.core.redact import refuse_placeholder, secrets_in_use
+
+# Enough to see DRF's validation errors; whole HTML error pages help nobody.
+SHOWN_BODY_LENGTH = 500
+
+
+class UnreachableError(UserError):
+    """Nothing answers at an address."""
+
+
+class UnexpectedAnswerError(UserError):
+    """An HTTP status other than the expected ones.
+
+    Attributes:
+        status: The HTTP status that came.
+        body: The answer's text, shortened.
+    """
+
+    def __init__(self, message: str, status: int, body: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
+
+
+class JsonClient:
+    """Calls one HTTP API as one caller.
+
+    Args:
+        base_url: Scheme, host and port; paths are given per call.
+        headers: Sent with every request; their values are registered as secrets where ``secret`` says so.
+        secret: The credential inside ``headers``, to be masked everywhere.
+        name: How the API is called in messages, such as ``Waldur A``.
+        timeout: For each request.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str],
+        secret: str,
+        name: str,
+        timeout: timedelta = timedelta(seconds=30),
+    ) -> None:
+        for value in headers.values():
+            refuse_placeholder(value)
+        secrets_in_use.add(secret)
+        self.base_url = base_url
+        self.name = name
+        self._client = httpx.Client(base_url=base_url, headers=dict(headers), timeout=timeout.total_seconds())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._client.close()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object | None = None,
+        query: Mapping[str, Any] | None = None,
+    ) -> httpx.Response:
+        """Send one request and return whatever answer comes.
+
+        Raises:
+            UnreachableError: No answer came; names the address and the reason.
+        """
+        try:
+            return self._client.request(method, path, json=body, params=query)
+        except (httpx.TransportError, httpx.InvalidURL) as problem:
+            message = f"{self.name} at {self.base_url} cannot be reached: {problem or type(problem).__name__}."
+            raise UnreachableError(message) from None
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object | None = None,
+        query: Mapping[str, Any] | None = None,
+        expect: tuple[int, ...] = (200, 201, 204),
+    ) -> Any:
+        """Send one request and return the JSON of an expected answer.
+
+        Args:
+            method: GET, POST…
+            path: The path below the base URL.
+            body: Sent as JSON.
+            query: Query parameters; a list repeats its name.
+            expect: The statuses that are fine.
+
+        Returns:
+            The answer's JSON, or None when it has no body.
+
+        Raises:
+            UnreachableError: No answer came.
+            UnexpectedAnswerError: Another status came; quotes it and the start of the answer.
+        """
+        response = self.send(method, path, body=body, query=query)
+        if response.status_code not in expect:
+            text = secrets_in_use.mask(response.text[:SHOWN_BODY_LENGTH])
+            expected = " or ".join(map(str, expect))
+            message = (
+                f"{self.name} answered {response.status_code} to {method} {response.request.url.path}, "
+                f"expected {expected}: {text}"
+            )
+            raise UnexpectedAnswerError(message, response.status_code, text)
+        if not response.content:
+            return None
+        try:
+            return response.json()
+        except ValueError:
+            message = (
+                f"{self.name} answered {method} {response.request.url.path} with "
+                f"{response.headers.get('content-type', 'no content type')}, expected JSON. "
+                f"Is {self.base_url} the API's address?"
+            )
+            raise UnexpectedAnswerError(message, response.status_code, "") from None
+
+    def get(self, path: str, **query: Any) -> Any:
+        """``GET`` with query parameters, expecting 200."""
+        return self.call("GET", path, query=query or None, expect=(200,))
+
+    def post(self, path: str, body: object | None = None) -> Any:
+        """``POST`` a JSON body, expecting 200, 201 or 204."""
+        return self.call("POST", path, body={} if body is None else body)

@@ -1,0 +1,112 @@
+"""Keep secret values out of whatever is logged, whoever logs it.
+
+stomp.py prints the passcode at DEBUG, HTTP clients print headers, exceptions quote answers. Every secret
+in use is registered here once; log records are masked when they are made, and the keyword libraries mask
+what reaches Robot Framework's log.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from typing import Any
+
+from testyard.core.errors import UserError
+
+MASK = "***"
+SECRET_PLACEHOLDER = "<secret>"
+# Shorter texts would also mask innocent ones; no token of the systems under test is that short.
+SHORTEST = 8
+
+
+class SecretRegistry:
+    """Every secret value this process uses.
+
+    Example:
+        >>> registry = SecretRegistry()
+        >>> registry.add("0123456789abcdef")
+        >>> registry.mask("Authorization: Token 0123456789abcdef")
+        'Authorization: Token ***'
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+
+    def add(self, *values: str) -> None:
+        """Mask these values from now on.
+
+        Raises:
+            UserError: A value is Robot Framework's placeholder: a Secret was joined into a text and lost.
+        """
+        for value in values:
+            refuse_placeholder(value)
+        with self._lock:
+            self._values.update(value for value in values if len(value) >= SHORTEST)
+            longest_first = sorted(self._values, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+    def mask(self, text: str) -> str:
+        """The text with every registered value replaced by ``***``."""
+        pattern = self._pattern
+        return pattern.sub(MASK, text) if pattern else text
+
+    def mask_value(self, value: Any) -> Any:
+        """Mask texts and bytes, also inside mappings and sequences; other values are returned as they are."""
+        match value:
+            case str():
+                return self.mask(value)
+            case bytes():
+                return self.mask(value.decode(errors="replace")).encode()
+            case dict():
+                return {key: self.mask_value(item) for key, item in value.items()}
+            case list() | tuple():
+                return type(value)(map(self.mask_value, value))
+            case BaseException():
+                return self.mask(f"{type(value).__name__}: {value}")
+            case _:
+                return value
+
+
+def refuse_placeholder(value: str) -> None:
+    """Refuse a text that holds ``<secret>`` where a secret's value was meant.
+
+    Raises:
+        UserError: Explains how the value was lost and what to do.
+    """
+    if SECRET_PLACEHOLDER in value:
+        message = (
+            "The text '<secret>' was about to be sent instead of a secret's value: a Secret variable was "
+            "joined into a plain argument. Pass the Secret variable alone, or join it in a variable "
+            "declared as '${name: Secret}'."
+        )
+        raise UserError(message)
+
+
+# One for the process, as logging is.
+secrets_in_use = SecretRegistry()
+
+
+def mask_log_records(registry: SecretRegistry = secrets_in_use) -> None:
+    """Mask registered secrets in every ``logging`` record of this process, before any handler sees it.
+
+    Idempotent. A record factory is used because filters on loggers do not see what their children log.
+    """
+    inner = logging.getLogRecordFactory()
+    if getattr(inner, "masks_secrets", False):
+        return
+
+    def make_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = inner(*args, **kwargs)
+        if isinstance(record.msg, dict):
+            record.msg = registry.mask_value(record.msg)
+        else:
+            record.msg, record.args = registry.mask(record.getMessage()), None
+        if record.exc_info and record.exc_info[1] is not None:
+            record.exc_text = registry.mask(logging.Formatter().formatException(record.exc_info))
+        return record
+
+    make_record.masks_secrets = True  # type: ignore[attr-defined] # marks the function as installed
+    logging.setLogRecordFactory(make_record)

@@ -1,0 +1,106 @@
+"""Capture events from any thread and wait for one of them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from testyard.core.deadline import Deadline, seconds
+from testyard.core.errors import NotMetError
+from testyard.core.identifiers import same_identifier
+from testyard.core.journal import Journal
+
+
+@dataclass(frozen=True)
+class Event:
+    """One captured event.
+
+    Attributes:
+        channel: The name of the connection it came over.
+        body: The message's JSON object.
+        headers: The frame's headers.
+        arrived: When, in UTC.
+    """
+
+    channel: str
+    body: dict[str, Any]
+    headers: dict[str, str]
+    arrived: datetime
+
+    @property
+    def object_type(self) -> str:
+        """What the event is about: ``order``, ``offering_user``…; empty when the message does not say."""
+        return str(self.body.get("object_type", ""))
+
+    def is_about(self, uuid: str) -> bool:
+        """Whether the event names the object: any of its ``…_uuid`` values, hex or dashed."""
+        return any(same_identifier(str(value), uuid) for key, value in self.body.items() if key.endswith("_uuid"))
+
+    def __str__(self) -> str:
+        state = self.body.get("order_state") or self.body.get("action") or self.body.get("state") or ""
+        subject = self.body.get(f"{self.object_type}_uuid", "")
+        return f"{self.arrived:%H:%M:%S.%f} {self.channel} {self.object_type or '(no type)'} {subject} {state}"
+
+
+class EventCapture:
+    """Keeps every event of one connection.
+
+    Args:
+        channel: The connection's name.
+        journal: Also receives every event.
+
+    Example:
+        >>> capture = EventCapture("source", Journal())
+        >>> capture.add('{"object_type": "order", "order_uuid": "…"}', {})
+        >>> len(capture.events)
+        1
+    """
+
+    def __init__(self, channel: str, journal: Journal) -> None:
+        self.channel = channel
+        self._journal = journal
+        self._events: list[Event] = []
+        self._changed = threading.Condition()
+
+    def add(self, body: str, headers: dict[str, str]) -> None:
+        """Keep one message, from any thread; a body that is no JSON object is kept as its ``text``."""
+        try:
+            content = json.loads(body)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            content = {"text": body}
+        event = Event(self.channel, content, dict(headers), datetime.now(UTC))
+        self._journal.append("stomp", "event", event.object_type, channel=self.channel, body=content)
+        with self._changed:
+            self._events.append(event)
+            self._changed.notify_all()
+
+    @property
+    def events(self) -> list[Event]:
+        """Everything captured so far, oldest first."""
+        with self._changed:
+            return list(self._events)
+
+    def wait_for(self, accepts: Callable[[Event], bool], deadline: Deadline, what: str) -> Event:
+        """Wait until an event is accepted; one that was captured before counts too.
+
+        Raises:
+            NotMetError: None in time; lists what did arrive.
+        """
+        with self._changed:
+            while True:
+                for event in self._events:
+                    if accepts(event):
+                        return event
+                if deadline.expired:
+                    break
+                # Short slices, so that Robot Framework's own timeouts can interrupt.
+                self._changed.wait(min(deadline.remaining.total_seconds(), 0.2))
+            arrived = "\n".join(map(str, self._events)) or "nothing"
+        message = f"{what} did not arrive on {self.channel} within {seconds(deadline.within)}. Arrived:\n{arrived}"
+        raise NotMetError(message)

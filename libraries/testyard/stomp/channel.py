@@ -1,0 +1,154 @@
+"""A named STOMP connection whose events are captured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import stomp
+from stomp.exception import StompException
+
+from testyard.core.deadline import Deadline, seconds, wait_until
+from testyard.core.errors import UserError
+from testyard.core.journal import Journal
+from testyard.core.redact import mask_log_records, secrets_in_use
+from testyard.stomp.capture import EventCapture
+
+LISTENER_NAME = "testyard-capture"
+
+
+@dataclass
+class Channel:
+    """One STOMP connection and what arrived over it.
+
+    Attributes:
+        name: How suites call it: ``source``, ``target``.
+        capture: What arrived.
+        connection: The stomp.py connection.
+        object_types: What its queue receives, as the server said; empty when unknown.
+    """
+
+    name: str
+    capture: EventCapture
+    connection: Any = field(default=None, repr=False)
+    object_types: tuple[str, ...] = ()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the client believes to be connected."""
+        return bool(self.connection is not None and self.connection.is_connected())
+
+    def wait_until_connected(self, deadline: Deadline, *, connected: bool = True) -> None:
+        """Wait until the connection is open, or closed.
+
+        Raises:
+            NotMetError: Not so in time.
+        """
+        what = f"{self.name} to be {'connected' if connected else 'disconnected'}"
+        wait_until(lambda: self.is_connected, lambda state: state is connected, deadline, what)
+
+    def handler(self) -> Callable[..., None]:
+        """A message handler for the agent's listener that captures and does nothing else.
+
+        It takes whatever the agent passes after the frame: three arguments up to agent 1.0.4, four since.
+        """
+
+        def handle(frame: Any, *_: object) -> None:
+            self.capture.add(frame.body, frame.headers)
+
+        return handle
+
+    def wrapping(self, handler: Callable[..., None]) -> Callable[..., None]:
+        """A message handler that captures, then calls the agent's own; what that raises is not hidden."""
+
+        def handle(frame: Any, *others: object) -> None:
+            self.capture.add(frame.body, frame.headers)
+            handler(frame, *others)
+
+        return handle
+
+    def close(self) -> None:
+        """Disconnect, when connected."""
+        if self.is_connected:
+            self.connection.disconnect()
+
+
+def open_channel(
+    name: str,
+    journal: Journal,
+    *,
+    host: str,
+    port: int,
+    path: str,
+    vhost: str,
+    login: str,
+    passcode: str,
+    queue: str,
+    use_tls: bool,
+    within: timedelta,
+    heart_beat: timedelta = timedelta(seconds=10),
+) -> Channel:
+    """Connect to a queue of one's own over STOMP-over-WebSocket and capture what arrives.
+
+    Args:
+        name: How the connection is called.
+        journal: Also receives every event.
+        host: The server.
+        port: Its TCP port.
+        path: The WebSocket's path, such as ``/rmqws-stomp``.
+        vhost: The virtual host: on Waldur, the owning user's UUID.
+        login: On Waldur, what registering the queue returned as ``rmq_username``.
+        passcode: On Waldur, the user's API token.
+        queue: The queue's name; it must exist.
+        use_tls: Whether to dial ``wss``.
+        within: Give up after this time.
+        heart_beat: Interval asked for, both ways.
+
+    Raises:
+        UserError: Nothing answers, or the credentials are refused.
+    """
+    secrets_in_use.add(passcode)
+    mask_log_records()
+    milliseconds = int(heart_beat.total_seconds() * 1000)
+    connection = stomp.WSStompConnection(
+        [(host, port)],
+        ws_path=path,
+        vhost=vhost,
+        reconnect_attempts_max=1,
+        heartbeats=(milliseconds, milliseconds),
+        timeout=within.total_seconds(),
+    )
+    if use_tls:
+        connection.set_ssl(for_hosts=[(host, port)])
+    channel = Channel(name, EventCapture(name, journal), connection)
+    listener = _Listener(channel, queue)
+    connection.set_listener(LISTENER_NAME, listener)
+    try:
+        connection.connect(login, passcode, wait=True, headers={"accept-version": "1.2"})
+    except (StompException, OSError) as problem:
+        reason = listener.error or str(problem) or type(problem).__name__
+        message = (
+            f"STOMP connection {name} to {host}:{port}{path} failed within {seconds(within)}: "
+            f"{secrets_in_use.mask(reason)}"
+        )
+        raise UserError(message) from None
+    return channel
+
+
+class _Listener(stomp.ConnectionListener):  # type: ignore[misc] # stomp.py has no type hints
+    def __init__(self, channel: Channel, queue: str) -> None:
+        self._channel = channel
+        self._queue = queue
+        self.error = ""
+
+    def on_connected(self, _frame: Any) -> None:
+        # On every connect, not only the first: stomp.py does not subscribe again by itself.
+        self._channel.connection.subscribe(destination=f"/amq/queue/{self._queue}", id=self._queue, ack="auto")
+
+    def on_message(self, frame: Any) -> None:
+        self._channel.capture.add(frame.body, frame.headers)
+
+    def on_error(self, frame: Any) -> None:
+        self.error = f"{frame.headers.get('message', '')} {frame.body}".strip()

@@ -1,0 +1,285 @@
+"""Drives the real Waldur site agent in this process.
+
+The agent is the PyPI package as it is. Only three things around it are adjusted, each said in the log: its
+logging (it replaces every handler of the process), its liveness file (shared by all agents of a machine), and,
+where a caller asks for it, the pace of its own waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from testyard.core.deadline import Deadline, seconds
+from testyard.core.errors import NotMetError, UserError
+from testyard.core.journal import Journal
+from testyard.waldur.calls import Call, CallRecorder
+from testyard.waldur.states import Side
+
+DISTRIBUTION = "waldur-site-agent"
+USER_AGENT_SUFFIX = "testyard"
+TARGET_PREFIX = "Target: "
+
+# frame, offering, user agent and, since agent 1.0.5, whether to expose error details
+FrameHandler = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long the agent's own waits last.
+
+    Attributes:
+        retry_delay: Between two attempts at one order; the agent's own is 5 s, ten attempts.
+        heart_beat: Of its STOMP connections; the agent's own is 10 s.
+    """
+
+    retry_delay: timedelta | None = None
+    heart_beat: timedelta | None = None
+
+    def __str__(self) -> str:
+        changes = []
+        if self.retry_delay is not None:
+            changes.append(f"retry delay {seconds(self.retry_delay)} instead of 5 s")
+        if self.heart_beat is not None:
+            changes.append(f"STOMP heart-beat {seconds(self.heart_beat)} instead of 10 s")
+        return "the agent's own pace" if not changes else "shortened for the lab: " + ", ".join(changes)
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """One STOMP connection of the agent.
+
+    Attributes:
+        side: The Waldur whose events it carries.
+        connection: The stomp.py connection.
+        queue: The queue's name.
+        vhost: The virtual host: the owning user's UUID.
+        object_types: What the queue receives.
+    """
+
+    side: Side
+    connection: Any
+    queue: str
+    vhost: str
+    object_types: tuple[str, ...]
+
+
+class SiteAgent:
+    """The real agent for one offering of a configuration file.
+
+    Args:
+        configuration: The agent's YAML file; check it with ``load_configuration`` of this package first.
+        journal: Receives the agent's REST calls and its warnings and errors.
+        pace: Shortens the agent's own waits; only for a lab.
+
+    Raises:
+        UserError: The agent refused the configuration.
+    """
+
+    def __init__(self, configuration: Path, journal: Journal, pace: Pace = Pace()) -> None:
+        self._modules = _import_agent()
+        self._journal = journal
+        self._calls = CallRecorder(journal)
+        self._log_handler = _JournalHandler(journal)
+        self._subscriptions: list[Subscription] = []
+        self.pace = pace
+        with _logging_kept():
+            try:
+                self._configuration = self._modules.utils.load_configuration(
+                    str(configuration), user_agent_suffix=USER_AGENT_SUFFIX
+                )
+            except ValueError as problem:
+                message = f"The agent refuses {configuration}: {problem}"
+                raise UserError(message) from None
+        logging.getLogger("waldur_site_agent").addHandler(self._log_handler)
+        logging.getLogger("waldur_site_agent_waldur").addHandler(self._log_handler)
+        self.offering = self._configuration.waldur_offerings[0]
+        self.backend, _ = self._modules.utils.get_backend_for_offering(self.offering, "order_processing_backend")
+        self.client = self._modules.utils.get_client_for_offering(
+            self.offering, self._configuration.waldur_user_agent
+        )
+        self._calls.watch(self.client.get_httpx_client(), Side.A)
+        self._calls.watch(self.backend.client._api_client.get_httpx_client(), Side.B)
+        self.processor: Any = None
+
+    @property
+    def version(self) -> str:
+        """The agent's version, as installed."""
+        return version(DISTRIBUTION)
+
+    def start(self) -> None:
+        """Initialise the order processor: the agent finds its user, offering and service provider (FED-1)."""
+        with self._at_pace():
+            self.processor = self._modules.processors.OfferingOrderProcessor(
+                self.offering,
+                self.client,
+                timezone=self._configuration.timezone,
+                resource_backend=self.backend,
+            )
+
+    def run_cycle(self) -> list[Call]:
+        """Let the agent look for orders and process them, once.
+
+        Returns:
+            The REST calls it made, oldest first.
+        """
+        if self.processor is None:
+            self.start()
+        mark = self._journal.mark()
+        with self._at_pace():
+            self.processor.process_offering()
+        return self._calls.calls(since=mark)
+
+    def calls(self, since: int = 0) -> list[Call]:
+        """The REST calls the agent made after a mark of the journal."""
+        return self._calls.calls(since)
+
+    def subscribe(
+        self,
+        on_source_event: FrameHandler,
+        on_target_event: Callable[[FrameHandler], FrameHandler],
+        deadline: Deadline,
+    ) -> list[Subscription]:
+        """Open the agent's STOMP connections as its ``event_process`` mode does.
+
+        The caller checks first that the endpoints exist: the agent would dial a missing one for ever.
+
+        Args:
+            on_source_event: Replaces the agent's handler of source events (document 000, MessageCapture).
+            on_target_event: Wraps the agent's own handler of target events.
+            deadline: Gives up after this.
+
+        Returns:
+            The source subscription, then the target's when the configuration enables it.
+
+        Raises:
+            NotMetError: Not connected in time, or the agent could not register its queue.
+        """
+        consumers: list[Any] = []
+
+        def connect() -> None:
+            consumers.extend(
+                self._modules.event_utils.setup_stomp_offering_subscriptions(
+                    self.offering, self._configuration.waldur_user_agent
+                )
+            )
+
+        with self._at_pace():
+            # In a thread of its own because the agent retries without end when nobody answers.
+            thread = threading.Thread(target=connect, name="agent-subscribe", daemon=True)
+            thread.start()
+            thread.join(deadline.remaining.total_seconds())
+        if thread.is_alive():
+            message = f"The agent did not connect to STOMP within {seconds(deadline.within)}; it is still trying."
+            raise NotMetError(message)
+        for connection, queue, offering in consumers:
+            side = Side.B if offering.name.startswith(TARGET_PREFIX) else Side.A
+            listener = connection.get_listener(self._modules.subscriptions.WALDUR_LISTENER_NAME)
+            original = listener.on_message_callback
+            listener.on_message_callback = on_source_event if side is Side.A else on_target_event(original)
+            self._subscriptions.append(
+                Subscription(side, connection, queue.queue_name, queue.vhost, tuple(queue.observable_object_types))
+            )
+        if not any(subscription.side is Side.A for subscription in self._subscriptions):
+            message = f"The agent has no STOMP connection to Waldur A. It said: {self.last_complaint()}"
+            raise NotMetError(message)
+        return list(self._subscriptions)
+
+    def complaints(self, since: int = 0) -> list[str]:
+        """The agent's warnings and errors after a mark of the journal, from any of its threads."""
+        return [entry.subject for entry in self._journal.entries(since=since, source="agent", kind="log")]
+
+    def last_complaint(self) -> str:
+        """The agent's newest warning or error."""
+        return (self.complaints() or ["nothing"])[-1]
+
+    def close(self) -> None:
+        """Disconnect from STOMP and REST; the agent's queues stay, as they do for a real agent."""
+        for subscription in self._subscriptions:
+            subscription.connection.remove_listener(self._modules.subscriptions.WALDUR_LISTENER_NAME)
+            if subscription.connection.is_connected():
+                subscription.connection.disconnect()
+        self._subscriptions.clear()
+        for client in (self.client, self.backend.client._api_client):
+            client.get_httpx_client().close()
+        for name in ("waldur_site_agent", "waldur_site_agent_waldur"):
+            logging.getLogger(name).removeHandler(self._log_handler)
+
+    @contextmanager
+    def _at_pace(self) -> Iterator[None]:
+        processors, subscriptions = self._modules.processors, self._modules.subscriptions
+        kept = processors.sleep, processors.touch_heartbeat, subscriptions.stomp
+        processors.touch_heartbeat = lambda: None
+        retry_delay, heart_beat = self.pace.retry_delay, self.pace.heart_beat
+        if retry_delay is not None:
+            processors.sleep = lambda _delay: kept[0](retry_delay.total_seconds())
+        if heart_beat is not None:
+            subscriptions.stomp = _stomp_with_heart_beat(kept[2], heart_beat)
+        try:
+            yield
+        finally:
+            processors.sleep, processors.touch_heartbeat, subscriptions.stomp = kept
+
+
+class _JournalHandler(logging.Handler):
+    """Keeps what the agent says from its own threads, which Robot Framework's log would drop."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(logging.WARNING)
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append one record to the journal."""
+        self._journal.append("agent", "log", event_text(record), level=record.levelname)
+
+
+def event_text(record: logging.LogRecord) -> str:
+    """What a log record says: structlog hands over its event as a mapping."""
+    if isinstance(record.msg, dict):
+        return str(record.msg.get("event", record.msg))
+    return record.getMessage()
+
+
+def _stomp_with_heart_beat(stomp: Any, heart_beat: timedelta) -> SimpleNamespace:
+    milliseconds = int(heart_beat.total_seconds() * 1000)
+
+    def connection(*arguments: Any, **options: Any) -> Any:
+        return stomp.WSStompConnection(*arguments, **{**options, "heartbeats": (milliseconds, milliseconds)})
+
+    return SimpleNamespace(WSStompConnection=connection)
+
+
+@contextmanager
+def _logging_kept() -> Iterator[None]:
+    """Give back what the agent's own logging set-up takes away: every handler of the process."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in list(root.handlers):
+            if handler not in handlers:
+                root.removeHandler(handler)
+        for handler in handlers:
+            if handler not in root.handlers:
+                root.addHandler(handler)
+        root.setLevel(level)
+
+
+def _import_agent() -> SimpleNamespace:
+    """The agent's modules, imported when first needed: that takes about three seconds."""
+    import waldur_site_agent.event_processing.event_subscription_manager as subscriptions
+    import waldur_site_agent.event_processing.utils as event_utils
+    from waldur_site_agent.common import processors, utils
+
+    return SimpleNamespace(
+        processors=processors, utils=utils, subscriptions=subscriptions, event_utils=event_utils
+    )

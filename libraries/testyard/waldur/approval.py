@@ -1,0 +1,32 @@
+"""What a service provider's own agent does on Waldur B: accept each order and report it done.
+
+No such agent (a SLURM agent, say) runs in a test; without one the orders that the site agent places on B
+would wait for ever (document 000, AutoApproveWaldurBackend).
+"""
+
+from __future__ import annotations
+
+from testyard.core.identifiers import hexadecimal
+from testyard.waldur.api import Waldur
+from testyard.waldur.states import OrderState
+
+
+class ApprovingProvider:
+    """The provider of B's offering, who completes whatever is ordered: creation, update, termination.
+
+    Args:
+        waldur: Waldur B, as a user who may approve orders of the offering.
+    """
+
+    def __init__(self, waldur: Waldur) -> None:
+        self._waldur = waldur
+
+    def complete(self, order: str) -> None:
+        """Accept a pending order and report it done; an order that has ended is left as it is."""
+        path = f"marketplace-orders/{hexadecimal(order)}"
+        state = self._waldur.order(order).state
+        if state is OrderState.PENDING_PROVIDER:
+            self._waldur.post(f"{path}/approve_by_provider")
+            state = OrderState.EXECUTING
+        if state is OrderState.EXECUTING:
+            self._waldur.post(f"{path}/set_state_done")

@@ -1,0 +1,96 @@
+"""Every REST call of the agent, recorded where it is made: works on any Waldur, not only on the lab's."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+
+import httpx
+
+from testyard.core.journal import Entry, Journal
+from testyard.waldur.states import Side
+
+KIND = "request"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One REST call of the agent.
+
+    Attributes:
+        side: Which Waldur was called.
+        method: GET, POST…
+        path: Path with query, without the address.
+        status: The answer's status; None when no answer came.
+        took: From sending to the end of the answer; None when no answer came.
+    """
+
+    side: Side
+    method: str
+    path: str
+    status: int | None
+    took: timedelta | None
+
+    @classmethod
+    def from_entry(cls, entry: Entry) -> Call:
+        """The call that a journal entry tells of."""
+        data = entry.data
+        took = data.get("milliseconds")
+        return cls(
+            Side(data["side"]),
+            data["method"],
+            entry.subject,
+            data.get("status"),
+            None if took is None else timedelta(milliseconds=took),
+        )
+
+
+class CallRecorder:
+    """Writes the calls of HTTP clients to the journal, through httpx's event hooks.
+
+    Args:
+        journal: Where the calls go.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def watch(self, client: httpx.Client, side: Side) -> None:
+        """Record every call of a client from now on."""
+
+        def sent(request: httpx.Request) -> None:
+            request.extensions["testyard.sent"] = time.monotonic()
+
+        def answered(response: httpx.Response) -> None:
+            response.read()
+            request = response.request
+            took = time.monotonic() - request.extensions["testyard.sent"]
+            self._journal.append(
+                "agent",
+                KIND,
+                request.url.raw_path.decode(),
+                side=side.value,
+                method=request.method,
+                status=response.status_code,
+                milliseconds=round(took * 1000, 2),
+            )
+
+        hooks = client.event_hooks
+        client.event_hooks = {
+            "request": [*hooks["request"], sent],
+            "response": [*hooks["response"], answered],
+        }
+
+    def calls(self, since: int = 0) -> list[Call]:
+        """The recorded calls after a mark of the journal, oldest first."""
+        return [Call.from_entry(entry) for entry in self._journal.entries(since=since, source="agent", kind=KIND)]
+
+
+def split_call(call: Call) -> tuple[object, ...]:
+    """A call as a row of a table: side, method, path, status, milliseconds."""
+    took = "" if call.took is None else f"{call.took.total_seconds() * 1000:.1f}"
+    return (call.side.value, call.method, call.path, call.status or "no answer", took)
+
+
+CALL_COLUMNS = ("Waldur", "method", "path", "status", "ms")

@@ -1,0 +1,172 @@
+"""The site agent's configuration file, read and written with errors that name the key.
+
+The agent itself only warns about most mistakes and carries on with unvalidated settings; here a mistake ends
+the run with one line (document 000, configuration template).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from testyard.core.errors import ConfigurationError
+from testyard.core.redact import secrets_in_use
+
+
+def _http_url(value: str) -> str:
+    TypeAdapter(AnyHttpUrl).validate_python(value)
+    return value
+
+
+def _identifier(value: str) -> str:
+    digits = value.replace("-", "")
+    if len(digits) != 32 or not all(digit in "0123456789abcdefABCDEF" for digit in digits):
+        message = "is not a UUID"
+        raise ValueError(message)
+    return value
+
+
+Url = Annotated[str, AfterValidator(_http_url)]
+Identifier = Annotated[str, AfterValidator(_identifier)]
+Token = Annotated[str, Field(min_length=1, repr=False)]
+
+
+class TargetComponent(BaseModel):
+    """How one component of A counts on B."""
+
+    factor: float = Field(default=1.0, gt=0)
+
+
+class Component(BaseModel):
+    """One component of A and what it becomes on B; without targets it passes through unchanged."""
+
+    measured_unit: str
+    unit_factor: float
+    accounting_type: Literal["limit", "usage", "one"]
+    label: str
+    target_components: dict[str, TargetComponent] = {}
+
+
+class BackendSettings(BaseModel):
+    """Where B is and who the agent is there."""
+
+    model_config = ConfigDict(extra="allow")
+
+    target_api_url: Url
+    target_api_token: Token
+    target_offering_uuid: Identifier
+    target_customer_uuid: Identifier
+    user_match_field: Literal["cuid", "email", "username"] = "cuid"
+    user_resolve_method: Literal["remote_eduteams", "identity_bridge", "user_field"] = "identity_bridge"
+    target_stomp_enabled: bool = False
+
+
+class OfferingConfiguration(BaseModel):
+    """One federated offering, as the agent reads it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    waldur_api_url: Url
+    waldur_api_token: Token
+    waldur_offering_uuid: Identifier
+    backend_type: Literal["waldur"]
+    order_processing_backend: Literal["waldur"]
+    stomp_enabled: bool = False
+    websocket_use_tls: bool = True
+    verify_ssl: bool = True
+    stomp_ws_host: str | None = None
+    stomp_ws_port: int | None = None
+    stomp_ws_path: str | None = None
+    backend_settings: BackendSettings
+    backend_components: dict[str, Component] = Field(min_length=1)
+
+    def target_limits(self, limits: Mapping[str, float]) -> dict[str, float]:
+        """What limits on A must be on B: source x factor, summed per target (document 000, step 3)."""
+        expected: dict[str, float] = {}
+        for source, amount in limits.items():
+            targets = self.backend_components[source].target_components
+            factors = {name: target.factor for name, target in targets.items()} or {source: 1.0}
+            for target, factor in factors.items():
+                expected[target] = expected.get(target, 0) + amount * factor
+        return expected
+
+    @property
+    def target_components(self) -> set[str]:
+        """The components that B's offering must have."""
+        return set(self.target_limits(dict.fromkeys(self.backend_components, 1)))
+
+
+class AgentConfiguration(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="allow")
+
+    offerings: list[OfferingConfiguration] = Field(min_length=1)
+
+    @property
+    def offering(self) -> OfferingConfiguration:
+        """The federated offering: the file's first."""
+        return self.offerings[0]
+
+
+def load_configuration(path: Path) -> AgentConfiguration:
+    """Read and check an agent configuration; its tokens are masked in every log from now on.
+
+    Args:
+        path: The YAML file.
+
+    Raises:
+        ConfigurationError: No such file, no YAML, or a wrong key: one line that names the file, the key and
+            what was found.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        message = f"The agent configuration {path} cannot be read: {problem.strerror}."
+        raise ConfigurationError(message) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        mark = getattr(problem, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        reason = getattr(problem, "problem", None) or "not UTF-8 text"
+        message = f"The agent configuration {path} is not YAML{where}: {reason}."
+        raise ConfigurationError(message) from None
+    if not isinstance(content, dict):
+        message = f"The agent configuration {path}: expected a mapping with 'offerings', got {_kind(content)}."
+        raise ConfigurationError(message)
+    try:
+        configuration = AgentConfiguration.model_validate(content)
+    except ValidationError as problem:
+        raise ConfigurationError(_explain(path, problem)) from None
+    for offering in configuration.offerings:
+        secrets_in_use.add(offering.waldur_api_token, offering.backend_settings.target_api_token)
+    return configuration
+
+
+def write_configuration(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an agent configuration that only this user can read: it holds tokens."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+        yaml.safe_dump(dict(content), stream, sort_keys=False)
+
+
+def _explain(path: Path, problem: ValidationError) -> str:
+    first, *others = problem.errors()
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        found = "is missing"
+    elif "token" in key:
+        found = f"{first['msg']} (a value of type {_kind(first['input'])})"
+    else:
+        found = f"{first['msg']}, got {_kind(first['input'])} {first['input']!r}"
+    more = f" ({len(others)} more)" if others else ""
+    return f"The agent configuration {path}: key {key}: {found}.{more}"
+
+
+def _kind(value: object) -> str:
+    names = {str: "text", int: "number", float: "number", bool: "boolean", list: "list", dict: "mapping"}
+    return "nothing" if value is None else names.get(type(value), type(value).__name__)

@@ -1,0 +1,164 @@
+"""Prepare one side of a federation from nothing, over REST (document 000, steps 1 and 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from testyard.core.identifiers import hexadecimal
+from testyard.core.redact import secrets_in_use
+from testyard.waldur.api import Waldur
+from testyard.waldur.states import OfferingState, Role
+
+OFFERING_TYPE = "Marketplace.Slurm"
+
+ROLE_COLLECTIONS = {
+    "CUSTOMER": "customers",
+    "OFFERING": "marketplace-provider-offerings",
+    "PROJECT": "projects",
+}
+
+
+class Provisioner:
+    """Creates what a federation needs on one Waldur, as its staff user.
+
+    Every object's name starts with the run's id, so that a run can be told from others and cleaned up.
+
+    Args:
+        waldur: The instance, with a token that may create organisations and users.
+        run: The run's id.
+    """
+
+    def __init__(self, waldur: Waldur, run: str) -> None:
+        self.waldur = waldur
+        self._run = run
+
+    def _named(self, name: str) -> str:
+        return f"{self._run} {name}"
+
+    def create_organisation(self, name: str) -> str:
+        """Create an organisation; returns its UUID."""
+        return self._created("customers", {"name": self._named(name)})
+
+    def make_service_provider(self, organisation: str) -> str:
+        """Let an organisation provide offerings; returns the service provider's UUID."""
+        return self._created(
+            "marketplace-service-providers", {"customer": self.waldur.link("customers", organisation)}
+        )
+
+    def create_category(self, title: str) -> str:
+        """Create a category of offerings; returns its UUID."""
+        return self._created("marketplace-categories", {"title": self._named(title)})
+
+    def create_offering(self, name: str, category: str, organisation: str, kind: str = OFFERING_TYPE) -> str:
+        """Create a shared offering in state Draft; returns its UUID.
+
+        Args:
+            name: The offering's name.
+            category: UUID of its category.
+            organisation: UUID of the organisation that provides it.
+            kind: Its type; the site agent needs ``Marketplace.Slurm``.
+        """
+        return self._created(
+            "marketplace-provider-offerings",
+            {
+                "name": self._named(name),
+                "category": self.waldur.link("marketplace-categories", category),
+                "customer": self.waldur.link("customers", organisation),
+                "type": kind,
+                "shared": True,
+                "plugin_options": {"service_provider_can_create_offering_user": True},
+            },
+        )
+
+    def add_component(self, offering: str, component: str, unit: str, billing: str = "limit") -> None:
+        """Add a component to an offering; its type is what configurations and limits name."""
+        self.waldur.post(
+            f"marketplace-provider-offerings/{hexadecimal(offering)}/create_offering_component",
+            {"type": component, "name": component, "measured_unit": unit, "billing_type": billing},
+        )
+
+    def add_plan(self, offering: str, name: str) -> str:
+        """Add a plan without prices to an offering; returns its UUID."""
+        return self._created(
+            "marketplace-plans",
+            {"name": name, "offering": self.waldur.link("marketplace-provider-offerings", offering)},
+        )
+
+    def set_offering_state(self, offering: str, state: OfferingState) -> None:
+        """Move an offering to another state."""
+        action = {
+            OfferingState.ACTIVE: "activate",
+            OfferingState.DRAFT: "draft",
+            OfferingState.PAUSED: "pause",
+            OfferingState.ARCHIVED: "archive",
+        }[state]
+        self.waldur.post(f"marketplace-provider-offerings/{hexadecimal(offering)}/{action}")
+
+    def create_project(self, name: str, organisation: str) -> str:
+        """Create a project in an organisation; returns its UUID."""
+        return self._created(
+            "projects",
+            {"name": self._named(name), "customer": self.waldur.link("customers", organisation)},
+        )
+
+    def create_user(self, username: str, full_name: str = "", email: str = "") -> str:
+        """Create a user; returns its UUID.
+
+        Args:
+            username: Kept as given when it contains the run's id already, else prefixed with it.
+            full_name: First and last name; the username when empty.
+            email: The address; made from the username when empty.
+        """
+        if self._run not in username:
+            username = f"{self._run}-{username}"
+        first, _, last = (full_name or username).partition(" ")
+        address = email or (username if "@" in username else f"{username}@example.org")
+        return self._created(
+            "users",
+            {
+                "username": username,
+                "email": address,
+                "first_name": first,
+                "last_name": last,
+                "full_name": full_name or username,
+            },
+        )
+
+    def create_token(self, user: str) -> str:
+        """Make a new API token for a user; the value is masked in every log from now on."""
+        token = str(self.waldur.post(f"users/{hexadecimal(user)}/refresh_token")["token"])
+        secrets_in_use.add(token)
+        return token
+
+    def grant_role(self, role: Role, user: str, scope: str) -> None:
+        """Give a user a role on an organisation, an offering or a project.
+
+        Args:
+            role: The role; its first word says what ``scope`` is.
+            user: UUID of the user.
+            scope: UUID of the organisation, offering or project.
+        """
+        collection = ROLE_COLLECTIONS[role.value.split(".")[0]]
+        self.waldur.post(
+            f"{collection}/{hexadecimal(scope)}/add_user",
+            {"role": self._role_uuid(role), "user": hexadecimal(user)},
+        )
+
+    def make_identity_manager(self, user: str, managed_isds: Sequence[str]) -> None:
+        """Let a user manage the identities of some identity sources (ISDs)."""
+        self.waldur.patch(
+            f"users/{hexadecimal(user)}",
+            {"is_identity_manager": True, "managed_isds": list(managed_isds)},
+        )
+
+    def _role_uuid(self, role: Role) -> str:
+        # Waldur's name filter matches nothing or everything on some versions, so the name is compared here.
+        for candidate in self.waldur.all("roles", name=role.value):
+            if candidate["name"] == role.value:
+                return str(candidate["uuid"])
+        message = f"{self.waldur.name} knows no role {role.value}."
+        raise LookupError(message)
+
+    def _created(self, collection: str, body: dict[str, Any]) -> str:
+        return str(self.waldur.post(collection, body)["uuid"])
