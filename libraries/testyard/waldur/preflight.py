@@ -6,7 +6,7 @@ beyond them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -291,10 +291,6 @@ class _Check:
         return self.that(f"role of {user['username']}", role.value, found, staff or role.value in held)
 
 
-def unmet(requirements: list[Requirement], accepts: Callable[[Requirement], bool]) -> list[Requirement]:
-    """The requirements that are not met and not optional, of those that ``accepts`` chooses."""
-    return [
-        requirement
-        for requirement in requirements
-        if not requirement.met and not requirement.optional and accepts(requirement)
-    ]
+def unmet(requirements: Iterable[Requirement]) -> list[Requirement]:
+    """The requirements that are not met and not optional."""
+    return [it for it in requirements if not it.met and not it.optional]

@@ -1,0 +1,323 @@
+"""Capture events that Waldur publishes over STOMP-over-WebSocket."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from robot.api import logger
+from robot.api.deco import keyword, library
+from robot.api.types import Secret
+from testyard import __version__
+from testyard.core.deadline import Deadline, never_within
+from testyard.core.errors import NotMetError, UserError
+from testyard.core.journal import Journal
+from testyard.core.listening import MaskingListener
+from testyard.core.tables import html_table
+from testyard.stomp.capture import Event, EventCapture
+from testyard.stomp.channel import Channel, open_channel
+from testyard.waldur.states import OrderState
+
+EVENT_WITHIN = timedelta(seconds=30)
+EVENT_COLUMNS = ("arrived (UTC)", "channel", "type", "body")
+
+
+@library(scope="GLOBAL", version=__version__, listener="SELF", doc_format="MARKDOWN")
+class StompLibrary(MaskingListener):
+    """Capture events that Waldur publishes over STOMP-over-WebSocket, and wait for them.
+
+    A *channel* is a named STOMP connection whose events are kept: one that you open, or one of the site
+    agent's own (`Connect The Agent To Events` of the WaldurLibrary returns them for `Watch Channels`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._journal = Journal()
+        self._channels: dict[str, Channel] = {}
+
+    def close(self) -> None:
+        """Disconnect whatever the run left open."""
+        self.close_channels()
+
+    @keyword(tags=["Setup"])
+    def open_channel(
+        self,
+        name: str,
+        *,
+        host: str,
+        port: int,
+        vhost: str,
+        login: str,
+        passcode: Secret,
+        queue: str,
+        path: str = "/rmqws-stomp",
+        use_tls: bool = False,
+        within: timedelta = EVENT_WITHIN,
+    ) -> None:
+        """Connect to a queue of your own and capture what arrives.
+
+        Args:
+            name: How the connection is called from now on.
+            host: The server.
+            port: Its TCP port.
+            vhost: The virtual host: on Waldur, the owning user's UUID.
+            login: On Waldur, the `rmq_username` of the registered queue.
+            passcode: On Waldur, the user's API token.
+            queue: The queue's name.
+            path: The WebSocket's path.
+            use_tls: Whether to dial `wss`.
+            within: Give up after this time.
+
+        Raises:
+            UserError: Nothing answers, or the credentials are refused.
+
+        Example:
+            | Open Channel | mine | host=waldur.example.org | port=443 | vhost=${user} | login=${login} | passcode=${token} | queue=${queue} | use_tls=True |
+        """
+        self._register(
+            open_channel(
+                name,
+                self._journal,
+                host=host,
+                port=port,
+                path=path,
+                vhost=vhost,
+                login=login,
+                passcode=passcode.value,
+                queue=queue,
+                use_tls=use_tls,
+                within=within,
+            )
+        )
+
+    @keyword(tags=["Setup"])
+    def new_channel(self, name: str) -> Channel:
+        """Prepare a channel for a connection that somebody else opens, such as the site agent.
+
+        Args:
+            name: How the connection is called from now on.
+
+        Returns:
+            The channel, for the keyword that opens the connection.
+
+        Example:
+            | ${source} = | New Channel | source |
+        """
+        channel = Channel(name, EventCapture(name, self._journal))
+        self._register(channel)
+        return channel
+
+    @keyword(tags=["Setup"])
+    def close_channels(self) -> None:
+        """Disconnect and forget every channel.
+
+        Example:
+            | Close Channels |
+        """
+        for channel in self._channels.values():
+            channel.close()
+        self._channels.clear()
+
+    @keyword(tags=["Assertion", "Wait"])
+    def channel_should_be_connected(self, name: str, *, within: timedelta = EVENT_WITHIN) -> None:
+        """Wait until a channel is connected.
+
+        Args:
+            name: The channel.
+            within: Give up after this time.
+
+        Raises:
+            NotMetError: It is not connected in time.
+
+        Example:
+            | Channel Should Be Connected | source |
+        """
+        self._channel(name).wait_until_connected(Deadline(within))
+
+    @keyword(tags=["Assertion", "Wait"])
+    def channel_should_be_disconnected(self, name: str, *, within: timedelta = EVENT_WITHIN) -> None:
+        """Wait until a channel has noticed that its connection is gone.
+
+        Args:
+            name: The channel.
+            within: Give up after this time.
+
+        Raises:
+            NotMetError: It is still connected.
+
+        Example:
+            | Channel Should Be Disconnected | source | within=5s |
+        """
+        self._channel(name).wait_until_connected(Deadline(within), connected=False)
+
+    @keyword(tags=["Assertion"])
+    def channel_should_carry(self, name: str, *object_types: str) -> None:
+        """Check that a channel's queue receives at least these types of events.
+
+        Args:
+            name: The channel.
+            object_types: `order`, `user_role`, `resource`…
+
+        Raises:
+            NotMetError: Names the missing types and those it carries.
+
+        Example:
+            | Channel Should Carry | source | order | user_role |
+        """
+        carried = self._channel(name).object_types
+        missing = [wanted for wanted in object_types if wanted not in carried]
+        if missing:
+            message = f"{name} does not carry {', '.join(missing)}; it carries {', '.join(carried) or 'nothing'}."
+            raise NotMetError(message)
+
+    @keyword(tags=["Assertion", "Wait"])
+    def order_event_should_arrive(
+        self,
+        order: str,
+        state: OrderState | None = None,
+        *,
+        channel: str = "source",
+        within: timedelta = EVENT_WITHIN,
+    ) -> dict[str, Any]:
+        """Wait until an event about an order has been captured; an earlier one counts too.
+
+        Args:
+            order: UUID of the order, hex or dashed.
+            state: Accept only an event that carries this state of the order.
+            channel: Where it must arrive.
+            within: Give up after this time.
+
+        Returns:
+            The event's body.
+
+        Raises:
+            NotMetError: No such event in time; lists what did arrive.
+
+        Example:
+            | Order Event Should Arrive | ${order} | pending-consumer | within=30s |
+        """
+        return self.event_should_arrive(
+            "order", order, channel=channel, within=within, order_state=state.value if state else None
+        )
+
+    @keyword(tags=["Assertion", "Wait"])
+    def event_should_arrive(
+        self,
+        object_type: str,
+        uuid: str,
+        *,
+        channel: str = "source",
+        within: timedelta = EVENT_WITHIN,
+        **content: Any,
+    ) -> dict[str, Any]:
+        """Wait until an event of a type about an object has been captured; an earlier one counts too.
+
+        Args:
+            object_type: `order`, `offering_user`, `resource`…
+            uuid: UUID of the object, hex or dashed.
+            channel: Where it must arrive.
+            within: Give up after this time.
+            content: Values that the event's body must have.
+
+        Returns:
+            The event's body.
+
+        Raises:
+            NotMetError: No such event in time; lists what did arrive.
+
+        Example:
+            | Event Should Arrive | offering_user | ${user} | action=username_set |
+        """
+        wanted = {key: value for key, value in content.items() if value is not None}
+
+        def accepts(event: Event) -> bool:
+            return (
+                event.object_type == object_type
+                and event.is_about(uuid)
+                and all(str(event.body.get(key)) == str(value) for key, value in wanted.items())
+            )
+
+        details = "".join(f", {key} {value}" for key, value in wanted.items())
+        what = f"An event of type {object_type} about {uuid}{details}"
+        event = self._channel(channel).capture.wait_for(accepts, Deadline(within), what)
+        logger.info(f"Arrived: {event}")
+        return event.body
+
+    @keyword(tags=["Assertion", "Wait"])
+    def no_order_event_should_arrive(
+        self, order: str, state: OrderState, *, channel: str = "source", within: timedelta
+    ) -> None:
+        """Check for a while that no event with this state of an order is captured.
+
+        Args:
+            order: UUID of the order, hex or dashed.
+            state: The state that must not be told.
+            channel: Where it must not arrive.
+            within: How long to look.
+
+        Raises:
+            NotMetError: It arrived; says when.
+
+        Example:
+            | No Order Event Should Arrive | ${order} | done | within=1s |
+        """
+        capture = self._channel(channel).capture
+
+        def told() -> list[str]:
+            return [
+                str(event)
+                for event in capture.events
+                if event.is_about(order) and event.body.get("order_state") == state.value
+            ]
+
+        what = f"An event about order {order} in state {state.value} on {channel}"
+        never_within(told, bool, Deadline(within), what)
+
+    @keyword(tags=["Getter", "Evidence"])
+    def captured_events(self, channel: str) -> list[dict[str, Any]]:
+        """Draw a table of everything a channel has captured.
+
+        Args:
+            channel: The channel.
+
+        Returns:
+            The events' bodies, oldest first.
+
+        Example:
+            | ${events} = | Captured Events | source |
+        """
+        events = self._channel(channel).capture.events
+        rows = [(f"{it.arrived:%H:%M:%S.%f}", it.channel, it.object_type, it.body) for it in events]
+        logger.info(html_table(f"Events on {channel}: {len(rows)}", EVENT_COLUMNS, rows), html=True)
+        return [event.body for event in events]
+
+    @keyword(tags=["Fault"])
+    def drop_channel(self, name: str) -> None:
+        """Close a channel's socket from the client's side, without saying goodbye.
+
+        Args:
+            name: The channel.
+
+        Example:
+            | Drop Channel | source |
+        """
+        channel = self._channel(name)
+        if not channel.is_connected:
+            message = f"{name} is not connected, so it cannot be dropped."
+            raise UserError(message)
+        channel.connection.transport.disconnect_socket()
+
+    def _register(self, channel: Channel) -> None:
+        previous = self._channels.get(channel.name)
+        if previous is not None and previous.is_connected:
+            channel.close()
+            message = f"There is an open channel called {channel.name} already: 'Close Channels' first."
+            raise UserError(message)
+        self._channels[channel.name] = channel
+
+    def _channel(self, name: str) -> Channel:
+        if name not in self._channels:
+            known = ", ".join(self._channels) or "none"
+            message = f"There is no channel called {name!r}; open channels: {known}."
+            raise UserError(message)
+        return self._channels[name]

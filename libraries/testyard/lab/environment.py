@@ -1,0 +1,44 @@
+"""Where the suites run, and what is missing there."""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+
+# The document's own gate: without it no test touches a real Waldur (document 000, Environment).
+GATE_VARIABLE = "WALDUR_E2E_TESTS"
+
+
+class Environment(Enum):
+    """The two places suites can run."""
+
+    EMBEDDED = "embedded"
+    OWN = "none"
+
+
+# What a tag `needs:…` may ask for, and why it cannot be had on the user's own systems.
+MISSING_ON_OWN_SYSTEMS = {
+    "faults": "it breaks a Waldur on purpose, which only the embedded lab allows",
+    "provisioning": "it creates organisations, offerings and users, which only the embedded lab allows",
+}
+
+
+def chosen_environment(lab: str) -> Environment:
+    """Where to run: on the user's systems when asked for, or when the document's gate is open.
+
+    Args:
+        lab: The variable ``LAB``: ``embedded`` or ``none``.
+    """
+    gate = os.environ.get(GATE_VARIABLE, "").strip().lower() == "true"
+    return Environment.OWN if gate else Environment(lab)
+
+
+def missing_need(environment: Environment, need: str) -> str:
+    """Why a need is not met, or an empty text when it is."""
+    if need not in MISSING_ON_OWN_SYSTEMS:
+        known = ", ".join(MISSING_ON_OWN_SYSTEMS)
+        return f"The tag 'needs:{need}' is not known, expected one of {known}."
+    if environment is Environment.EMBEDDED:
+        return ""
+    reason = MISSING_ON_OWN_SYSTEMS[need]
+    return f"Not on your own systems: {reason}. Run without {GATE_VARIABLE} to include it."
