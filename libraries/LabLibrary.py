@@ -89,7 +89,9 @@ class LabLibrary(MaskingListener):
             if result.passed:
                 self._passed.add(str(tag))
             else:
-                self._failed[str(tag)] = f"{result.name!r} is {result.status}: {result.message}"
+                self._failed[str(tag)] = (
+                    f"{result.name!r} is {result.status}: {result.message.partition(chr(10))[0]}"
+                )
 
     def close(self) -> None:
         """Stop the lab when the run ends, also after Ctrl-C."""

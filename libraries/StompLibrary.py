@@ -9,8 +9,9 @@ from robot.api import logger
 from robot.api.deco import keyword, library
 from robot.api.types import Secret
 from testyard import __version__
-from testyard.core.deadline import Deadline, never_within
+from testyard.core.deadline import Deadline, never_within, wait_until
 from testyard.core.errors import NotMetError, UserError
+from testyard.core.identifiers import same_identifier
 from testyard.core.journal import Journal
 from testyard.core.listening import MaskingListener
 from testyard.core.tables import html_table
@@ -72,7 +73,8 @@ class StompLibrary(MaskingListener):
             UserError: Nothing answers, or the credentials are refused.
 
         Example:
-            | Open Channel | mine | host=waldur.example.org | port=443 | vhost=${user} | login=${login} | passcode=${token} | queue=${queue} | use_tls=True |
+            | Open Channel | mine | host=${host} | port=443 | vhost=${user} | login=${login} | passcode=${token} |
+            | ... | queue=${queue} | use_tls=True |
         """
         self._register(
             open_channel(
@@ -272,6 +274,71 @@ class StompLibrary(MaskingListener):
 
         what = f"An event about order {order} in state {state.value} on {channel}"
         never_within(told, bool, Deadline(within), what)
+
+    @keyword(tags=["Assertion", "Wait"])
+    def no_published_event_should_be_lost(
+        self, published: list[dict[str, Any]], *, channel: str = "source", within: timedelta = EVENT_WITHIN
+    ) -> None:
+        """Wait until everything that was published for a channel has arrived there.
+
+        Args:
+            published: What the server published, each with `body` and `queues`.
+            channel: Where it must arrive.
+            within: Give up after this time.
+
+        Raises:
+            NotMetError: Events are missing; draws them as a table.
+
+        Example:
+            | ${published} = | Events Published By Waldur | A |
+            | No Published Event Should Be Lost | ${published} |
+        """
+        target = self._channel(channel)
+        if not any(target.queue in event["queues"] for event in published):
+            message = f"Nothing was published for {channel}, so nothing could have been lost."
+            raise NotMetError(message)
+        try:
+            wait_until(
+                lambda: target.lost(published), lambda lost: not lost, Deadline(within), "no event to be lost"
+            )
+        except NotMetError:
+            lost = self._show_lost(target, published)
+            message = f"{len(lost)} events published for {channel} did not arrive within {within}."
+            raise NotMetError(message) from None
+
+    @keyword(tags=["Assertion"])
+    def order_event_should_be_reported_lost(
+        self, published: list[dict[str, Any]], order: str, state: OrderState, *, channel: str = "source"
+    ) -> None:
+        """Check that the list of lost events is exactly one: about this order, in this state.
+
+        Args:
+            published: What the server should have published, each with `body` and `queues`.
+            order: UUID of the order, hex or dashed.
+            state: The state that the lost event told.
+            channel: Where it did not arrive.
+
+        Raises:
+            NotMetError: Another number of events is missing, or another one.
+
+        Example:
+            | Order Event Should Be Reported Lost | ${published} | ${order} | pending-consumer |
+        """
+        lost = self._show_lost(self._channel(channel), published)
+        named = [
+            body
+            for body in lost
+            if same_identifier(str(body.get("order_uuid")), order) and body.get("order_state") == state.value
+        ]
+        if len(lost) != 1 or len(named) != 1:
+            message = f"Exactly the event {state.value} of order {order} should be lost, but lost are: {lost}."
+            raise NotMetError(message)
+
+    def _show_lost(self, channel: Channel, published: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        lost = channel.lost(published)
+        rows = [(body.get("object_type", ""), body) for body in lost]
+        logger.info(html_table(f"Lost events of {channel.name}: {len(rows)}", ("type", "body"), rows), html=True)
+        return lost
 
     @keyword(tags=["Getter", "Evidence"])
     def captured_events(self, channel: str) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from robot.api.deco import library
 from robot.libraries.BuiltIn import BuiltIn, RobotNotRunningError
 from testyard import __version__
 from testyard.core.listening import MaskingListener
+from testyard.core.tables import html_table
 
 from WaldurLibrary.driving import DrivingKeywords
 from WaldurLibrary.provisioning import ProvisioningKeywords
@@ -42,9 +43,12 @@ class WaldurLibrary(ProvisioningKeywords, DrivingKeywords, VerificationKeywords,
         self._session.start_test(result.name)
 
     def end_test(self, data: Any, result: Any) -> None:
-        """Tell what the agent complained about, name a known issue, and write the test's lines of the report."""
-        for complaint in self._session.complaints_of_test():
-            logger.info(f"The agent said: {complaint}")
+        """Show what the agent's own threads complained about, name a known issue, end the test's report."""
+        complaints = self._session.complaints_of_test()
+        if complaints:
+            rows = [(complaint,) for complaint in complaints]
+            title = f"The agent's warnings and errors: {len(rows)}"
+            logger.info(html_table(title, ("message",), rows, folded=True), html=True)
         issue = self._session.known_issue
         if issue and result.failed:
             result.message = f"Known issue {issue} has another outcome now: {result.message}"

@@ -137,7 +137,8 @@ class DrivingKeywords:
         plan = (
             f"This run orders, updates and terminates resources named '{self._session.run} …' in project "
             f"{federation.project} on {federation.source.url}; the agent creates their project and resources "
-            f"on {federation.target.url}. 'testyard cleanup --run {self._session.run}' ends what a killed run left."
+            f"on {federation.target.url}. What a killed run leaves is ended by "
+            f"'testyard cleanup --run {self._session.run}'."
         )
         logger.info(plan, also_console=True)
 
@@ -150,6 +151,24 @@ class DrivingKeywords:
         """
         self._session.leave_federation()
         self._session.disconnect()
+
+    @keyword(tags=["Getter"])
+    def federated_offering(self, side: Side) -> str:
+        """The offering that the federation uses on one side.
+
+        Args:
+            side: `A` or `B`.
+
+        Returns:
+            Its UUID.
+
+        Example:
+            | ${offering} = | Federated Offering | B |
+        """
+        configuration = self._session.federation.configuration
+        if side is Side.A:
+            return configuration.waldur_offering_uuid
+        return configuration.backend_settings.target_offering_uuid
 
     # Preflight.
 
@@ -164,7 +183,7 @@ class DrivingKeywords:
             | Show Preflight |
         """
         federation = self._session.federation
-        requirements = Preflight(federation.configuration, federation.project).run()
+        requirements = Preflight(federation.configuration, federation.project, federation.source).run()
         rows = [requirement_row(requirement) for requirement in requirements]
         met = sum(requirement.met for requirement in requirements)
         title = f"Preflight: {met} of {len(rows)} requirements are met"
@@ -236,6 +255,22 @@ class DrivingKeywords:
             | ${endpoint} = | STOMP Endpoint Of | B |
         """
         return probe_stomp(self._session.federation.configuration, side)
+
+    @keyword(tags=["Getter"])
+    def why_the_target_offers_no_events(self) -> str:
+        """Why the agent cannot listen to B's events here.
+
+        Returns:
+            The reason; empty when it can.
+
+        Example:
+            | ${reason} = | Why The Target Offers No Events |
+        """
+        configuration = self._session.federation.configuration
+        if not configuration.backend_settings.target_stomp_enabled:
+            return "The configuration does not set backend_settings.target_stomp_enabled."
+        endpoint = probe_stomp(configuration, Side.B)
+        return "" if endpoint.available else f"Waldur B has no STOMP at {endpoint.url}: {endpoint}."
 
     # Orders.
 
@@ -392,6 +427,7 @@ class DrivingKeywords:
         for subscription in subscriptions:
             channel = channels[subscription.side]
             channel.connection = subscription.connection
+            channel.queue = subscription.queue
             channel.object_types = subscription.object_types
             logger.info(
                 f"{channel.name}: queue {subscription.queue} on vhost {subscription.vhost} carries "

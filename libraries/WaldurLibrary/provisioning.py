@@ -228,3 +228,31 @@ class ProvisioningKeywords:
             | Make Identity Manager | B | ${user} | isd:testyard |
         """
         self._session.provisioner(side).make_identity_manager(user, managed_isds)
+
+    @keyword(tags=["Setup"])
+    def name_offering_user(self, side: Side, offering: str, user: str, username: str) -> None:
+        """Give a user the name they have on an offering's system.
+
+        Args:
+            side: `A` or `B`.
+            offering: UUID of the offering.
+            user: UUID of the user.
+            username: The name there.
+
+        Example:
+            | Name Offering User | A | ${offering} | ${user} | mia01 |
+        """
+        self._session.provisioner(side).name_offering_user(offering, user, username)
+
+    @keyword(tags=["Getter"])
+    def username_in_this_run(self, side: Side, name: str) -> str:
+        """The username that `Create User` gives to a user of this name.
+
+        Args:
+            side: `A` or `B`.
+            name: The name.
+
+        Example:
+            | ${username} = | Username In This Run | A | mia |
+        """
+        return self._session.provisioner(side).username(name)

@@ -1,4 +1,4 @@
-"""What the library's keywords share: the connected Waldurs, the federation, the resource under test, the report."""
+"""What the library's keywords share: connected Waldurs, the federation, the resource under test, the report."""
 
 from __future__ import annotations
 
@@ -133,6 +133,10 @@ class Session:
     def complaints_of_test(self) -> list[str]:
         """The agent's warnings and errors since the test started."""
         return self._federation.agent.complaints(self._mark) if self._federation else []
+
+    def calls_of_test(self) -> list[Call]:
+        """The agent's REST calls since the test started."""
+        return self.federation.agent.calls(self._mark)
 
     def end_test(self, status: str, message: str) -> None:
         """A test ended."""

@@ -10,7 +10,7 @@ from robot.api.deco import keyword
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.identifiers import same_identifier
 from testyard.waldur.api import Resource
-from testyard.waldur.states import OrderState, ResourceState, Side
+from testyard.waldur.states import OrderState, ResourceState, Role, Side
 
 from WaldurLibrary.session import Session
 
@@ -240,6 +240,67 @@ class VerificationKeywords:
         if made:
             message = f"The agent should never call {method} {path} on {side.value}, but did: {', '.join(made)}."
             raise NotMetError(message)
+
+    @keyword(tags=["Assertion"])
+    def agent_should_have_been_answered(
+        self, side: Side, method: str, path: str, status: int, *, times: int | None = None
+    ) -> None:
+        """Check what a Waldur answered to calls of the agent in this test.
+
+        Args:
+            side: Which Waldur.
+            method: GET, POST, PATCH…
+            path: The path; `*` stands for any text.
+            status: The HTTP status.
+            times: Exactly how often; at least once when not given.
+
+        Raises:
+            NotMetError: It was answered otherwise; lists the answers to such calls.
+
+        Example:
+            | Agent Should Have Been Answered | A | POST | *set_state_done/ | 500 | times=1 |
+        """
+        answers = [
+            call.status
+            for call in self._session.calls_of_test()
+            if call.side is side and call.method == method and fnmatch.fnmatch(call.path, path)
+        ]
+        count = answers.count(status)
+        if count != times if times is not None else not count:
+            wanted = "at least once" if times is None else f"{times} times"
+            message = (
+                f"{side.value} should have answered {status} to {method} {path} {wanted}, "
+                f"but answered: {', '.join(map(str, answers)) or 'nothing'}."
+            )
+            raise NotMetError(message)
+
+    @keyword(tags=["Assertion"])
+    def user_should_be_in_the_project_on_b(
+        self, user: str, role: Role | None = None, *, resource: str | None = None
+    ) -> None:
+        """Check that a user has a role in the project of the resource on B.
+
+        Args:
+            user: UUID of the user on B.
+            role: The role; any when not given.
+            resource: UUID of the resource on A; the last one ordered when not given.
+
+        Raises:
+            NotMetError: Not so; lists who is there.
+
+        Example:
+            | User Should Be In The Project On B | ${user} | PROJECT_MEMBER |
+        """
+        project = self._session.resource_on_b(resource).project_uuid
+        members = list(self._session.federation.target.all(f"projects/{project}/list_users"))
+        for member in members:
+            if same_identifier(member["user_uuid"], user) and role in {None, Role(member["role_name"])}:
+                return
+        found = ", ".join(f"{it['user_username']} ({it['role_name']})" for it in members) or "nobody"
+        message = (
+            f"User {user} should be in the project on B{f' as {role.value}' if role else ''}; there is {found}."
+        )
+        raise NotMetError(message)
 
     @keyword(tags=["Assertion"])
     def limits_should_be(self, side: Side, *, resource: str | None = None, **limits: float) -> None:

@@ -1,12 +1,16 @@
 *** Settings ***
-Documentation       A federation is prepared step by step, and whatever is missing is named before any order
-...                 is placed (document 000, set-up steps 1 to 5). If this breaks, every later failure is a riddle.
-Name                Setup
-Resource            ../../resources/federation.resource
-Suite Setup         A Federation Between Two Waldurs    one to many    events=both
-Suite Teardown      The Federation Is Taken Down
-Test Timeout        3 minutes
-Test Tags           federation    setup
+Documentation     A federation is prepared step by step, and whatever is missing is named before any order
+...               is placed (document 000, set-up steps 1 to 5). If this breaks, every later failure is a riddle.
+
+Resource          ../../resources/federation.resource
+
+Suite Setup       A Federation Between Two Waldurs    one to many    events=both
+Suite Teardown    The Federation Is Taken Down
+Test Timeout      3 minutes
+
+Test Tags         federation    setup
+
+Name              Setup
 
 
 *** Test Cases ***
@@ -49,3 +53,18 @@ A Missing Endpoint For Events Is Named
     [Tags]    FED-S4    needs:faults
     Waldur Offers No STOMP    B
     Preflight Should Name    FED-S4    Waldur B    HTTP 200 text/html
+
+A Member On A Becomes A Member On B However Matched
+    [Documentation]    FED-S5: by username, by email address, or by community user id.
+    [Tags]    FED-S5    needs:provisioning
+    [Template]    A Member On A Becomes A Member On B
+    username    user_field    known_by=username
+    email    user_field    known_by=email
+    cuid    remote_eduteams    known_by=username
+
+A Component That Is Not There Is Named
+    [Documentation]    FED-S3: the configuration may name only components that both offerings have.
+    [Tags]    FED-S3    needs:provisioning
+    A Federation Whose Offerings Lack A Component
+    Preflight Should Name    FED-S3    Waldur A    component node_hours    no such component
+    Preflight Should Name    FED-S3    Waldur B    component cpu_k_hours    no such component

@@ -1,12 +1,16 @@
 *** Settings ***
-Documentation       Orders placed on Waldur A become resources on Waldur B while the agent polls both over REST
-...                 (document 000, tests 1 to 4). If this breaks, customers of A get nothing of what they pay for.
-Name                REST Polling
-Resource            ../../resources/federation.resource
-Suite Setup         A Federation Between Two Waldurs    node hours
-Suite Teardown      The Federation Is Taken Down
-Test Timeout        3 minutes
-Test Tags           federation    rest
+Documentation     Orders placed on Waldur A become resources on Waldur B while the agent polls both over REST
+...               (document 000, tests 1 to 4). If this breaks, customers of A get nothing of what they pay for.
+
+Resource          ../../resources/federation.resource
+
+Suite Setup       A Federation Between Two Waldurs    node hours
+Suite Teardown    The Federation Is Taken Down
+Test Timeout      3 minutes
+
+Test Tags         federation    rest
+
+Name              REST Polling
 
 
 *** Test Cases ***

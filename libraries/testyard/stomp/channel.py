@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -27,12 +27,14 @@ class Channel:
         name: How suites call it: ``source``, ``target``.
         capture: What arrived.
         connection: The stomp.py connection.
+        queue: The queue it drains.
         object_types: What its queue receives, as the server said; empty when unknown.
     """
 
     name: str
     capture: EventCapture
     connection: Any = field(default=None, repr=False)
+    queue: str = ""
     object_types: tuple[str, ...] = ()
 
     @property
@@ -48,6 +50,21 @@ class Channel:
         """
         what = f"{self.name} to be {'connected' if connected else 'disconnected'}"
         wait_until(lambda: self.is_connected, lambda state: state is connected, deadline, what)
+
+    def lost(self, published: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """What was published for this channel's queue and has not arrived.
+
+        Args:
+            published: Each with ``body`` and ``queues``, as the server tells it.
+
+        Returns:
+            The bodies that are missing; one that was published twice must have arrived twice.
+        """
+        missing = [event["body"] for event in published if self.queue in event["queues"]]
+        for event in self.capture.events:
+            if event.body in missing:
+                missing.remove(event.body)
+        return missing
 
     def handler(self) -> Callable[..., None]:
         """A message handler for the agent's listener that captures and does nothing else.
@@ -122,8 +139,8 @@ def open_channel(
     )
     if use_tls:
         connection.set_ssl(for_hosts=[(host, port)])
-    channel = Channel(name, EventCapture(name, journal), connection)
-    listener = _Listener(channel, queue)
+    channel = Channel(name, EventCapture(name, journal), connection, queue)
+    listener = _Listener(channel)
     connection.set_listener(LISTENER_NAME, listener)
     try:
         connection.connect(login, passcode, wait=True, headers={"accept-version": "1.2"})
@@ -138,14 +155,15 @@ def open_channel(
 
 
 class _Listener(stomp.ConnectionListener):  # type: ignore[misc] # stomp.py has no type hints
-    def __init__(self, channel: Channel, queue: str) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._queue = queue
         self.error = ""
 
     def on_connected(self, _frame: Any) -> None:
         # On every connect, not only the first: stomp.py does not subscribe again by itself.
-        self._channel.connection.subscribe(destination=f"/amq/queue/{self._queue}", id=self._queue, ack="auto")
+        self._channel.connection.subscribe(
+            destination=f"/amq/queue/{self._channel.queue}", id=self._channel.queue, ack="auto"
+        )
 
     def on_message(self, frame: Any) -> None:
         self._channel.capture.add(frame.body, frame.headers)

@@ -27,6 +27,7 @@ from testyard.waldur.states import Side
 DISTRIBUTION = "waldur-site-agent"
 USER_AGENT_SUFFIX = "testyard"
 TARGET_PREFIX = "Target: "
+AGENT_LOGGERS = ("waldur_site_agent", "waldur_site_agent_waldur")
 
 # frame, offering, user agent and, since agent 1.0.5, whether to expose error details
 FrameHandler = Callable[..., None]
@@ -88,7 +89,7 @@ class SiteAgent:
         self._modules = _import_agent()
         self._journal = journal
         self._calls = CallRecorder(journal)
-        self._log_handler = _JournalHandler(journal)
+        self._log = _AgentLog(journal)
         self._subscriptions: list[Subscription] = []
         self.pace = pace
         with _logging_kept():
@@ -99,8 +100,7 @@ class SiteAgent:
             except ValueError as problem:
                 message = f"The agent refuses {configuration}: {problem}"
                 raise UserError(message) from None
-        logging.getLogger("waldur_site_agent").addHandler(self._log_handler)
-        logging.getLogger("waldur_site_agent_waldur").addHandler(self._log_handler)
+        self._log.install()
         self.offering = self._configuration.waldur_offerings[0]
         self.backend, _ = self._modules.utils.get_backend_for_offering(self.offering, "order_processing_backend")
         self.client = self._modules.utils.get_client_for_offering(
@@ -210,8 +210,7 @@ class SiteAgent:
         self._subscriptions.clear()
         for client in (self.client, self.backend.client._api_client):
             client.get_httpx_client().close()
-        for name in ("waldur_site_agent", "waldur_site_agent_waldur"):
-            logging.getLogger(name).removeHandler(self._log_handler)
+        self._log.uninstall()
 
     @contextmanager
     def _at_pace(self) -> Iterator[None]:
@@ -229,16 +228,41 @@ class SiteAgent:
             processors.sleep, processors.touch_heartbeat, subscriptions.stomp = kept
 
 
-class _JournalHandler(logging.Handler):
-    """Keeps what the agent says from its own threads, which Robot Framework's log would drop."""
+class _AgentLog(logging.Handler):
+    """Receives what the agent logs: warnings go to the journal, from any thread, and everything to one logger
+    below the run's own, one level lower: the agent's warnings are what tests provoke, not the run's warnings.
+    """
 
     def __init__(self, journal: Journal) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self._journal = journal
+        self._logger = logging.getLogger("testyard.agent")
+        self._kept: list[tuple[logging.Logger, bool]] = []
+
+    def install(self) -> None:
+        """Take over the agent's loggers."""
+        for name in AGENT_LOGGERS:
+            logger = logging.getLogger(name)
+            self._kept.append((logger, logger.propagate))
+            logger.propagate = False
+            logger.addHandler(self)
+
+    def uninstall(self) -> None:
+        """Give the agent's loggers back."""
+        for logger, propagate in self._kept:
+            logger.propagate = propagate
+            logger.removeHandler(self)
+        self._kept.clear()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Append one record to the journal."""
-        self._journal.append("agent", "log", event_text(record), level=record.levelname)
+        """Keep and forward one record."""
+        text = event_text(record)
+        if record.exc_info and record.exc_info[1] is not None:
+            text = f"{text} ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})"
+        if record.levelno >= logging.WARNING:
+            self._journal.append("agent", "log", text, level=record.levelname)
+        level = logging.INFO if record.levelno >= logging.WARNING else logging.DEBUG
+        self._logger.log(level, "agent %s: %s", record.levelname, text)
 
 
 def event_text(record: logging.LogRecord) -> str:

@@ -90,16 +90,21 @@ class OfferingConfiguration(BaseModel):
         """What limits on A must be on B: source x factor, summed per target (document 000, step 3)."""
         expected: dict[str, float] = {}
         for source, amount in limits.items():
-            targets = self.backend_components[source].target_components
-            factors = {name: target.factor for name, target in targets.items()} or {source: 1.0}
-            for target, factor in factors.items():
+            for target, factor in self._factors(source).items():
                 expected[target] = expected.get(target, 0) + amount * factor
         return expected
 
-    @property
-    def target_components(self) -> set[str]:
-        """The components that B's offering must have."""
-        return set(self.target_limits(dict.fromkeys(self.backend_components, 1)))
+    def origins_of_target_components(self) -> dict[str, str]:
+        """The components that B's offering must have, each with where its amount comes from."""
+        origins: dict[str, list[str]] = {}
+        for source in self.backend_components:
+            for target, factor in self._factors(source).items():
+                origins.setdefault(target, []).append(f"{source} x {factor:g}")
+        return {target: " + ".join(terms) for target, terms in origins.items()}
+
+    def _factors(self, source: str) -> dict[str, float]:
+        targets = self.backend_components[source].target_components
+        return {name: target.factor for name, target in targets.items()} or {source: 1.0}
 
 
 class AgentConfiguration(BaseModel):

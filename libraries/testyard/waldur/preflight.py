@@ -113,6 +113,7 @@ class Preflight:
     Args:
         configuration: The agent's offering.
         project: UUID of the project on A that will order.
+        customer: Waldur A as the user who will order.
         timeout: For each request.
     """
 
@@ -120,10 +121,12 @@ class Preflight:
         self,
         configuration: OfferingConfiguration,
         project: str,
+        customer: Waldur,
         timeout: timedelta = timedelta(seconds=10),
     ) -> None:
         self._configuration = configuration
         self._project = project
+        self._customer = customer
         self._timeout = timeout
 
     def run(self) -> list[Requirement]:
@@ -142,16 +145,6 @@ class Preflight:
             dialled,
             dialled == intended,
         )
-        for name, component in configuration.backend_components.items():
-            factors = [f"{target} x {it.factor:g}" for target, it in component.target_components.items()]
-            yield Requirement(
-                "FED-S3",
-                None,
-                f"component {name} is mapped",
-                "a passthrough or factors above 0",
-                ", ".join(factors) or "passthrough",
-                all(it.factor > 0 for it in component.target_components.values()),
-            )
         settings = configuration.backend_settings
         bridged = (settings.model_extra or {}).get("identity_bridge_source")
         yield Requirement(
@@ -172,10 +165,10 @@ class Preflight:
             if user is None:
                 return
             yield from self._source_offering(check, user)
-            project = waldur.find(f"projects/{hexadecimal(self._project)}") if self._project else None
+            project = self._customer.find(f"projects/{hexadecimal(self._project)}")
             yield check.that(
-                "the ordering project is visible",
-                self._project or "a UUID",
+                "the ordering project is visible to who orders",
+                self._project,
                 project["name"] if project else "nothing",
                 project is not None,
             )
@@ -183,10 +176,10 @@ class Preflight:
 
     def _source_offering(self, check: _Check, user: Mapping[str, Any]) -> Iterator[Requirement]:
         uuid = self._configuration.waldur_offering_uuid
-        components = set(self._configuration.backend_components)
-        offering = yield from check.offering("marketplace-provider-offerings", uuid, components)
+        offering = yield from check.offering("marketplace-provider-offerings", uuid)
         yield check.role(user, Role.OFFERING_MANAGER, uuid)
         if offering is not None:
+            yield from check.components(offering, dict.fromkeys(self._configuration.backend_components, ""))
             customer = offering["customer_uuid"]
             providers = check.waldur.get("marketplace-service-providers", customer_uuid=customer)
             found = "yes" if providers else "no"
@@ -200,11 +193,9 @@ class Preflight:
             user = yield from check.user()
             if user is None:
                 return
-            yield from check.offering(
-                "marketplace-public-offerings",
-                settings.target_offering_uuid,
-                self._configuration.target_components,
-            )
+            offering = yield from check.offering("marketplace-public-offerings", settings.target_offering_uuid)
+            if offering is not None:
+                yield from check.components(offering, self._configuration.origins_of_target_components())
             customer = waldur.find(f"customers/{hexadecimal(settings.target_customer_uuid)}")
             yield check.that(
                 "the target organisation is visible",
@@ -260,9 +251,7 @@ class _Check:
         yield self.that("the API answers and accepts the token", self.waldur.url, text, found is not None)
         return found
 
-    def offering(
-        self, collection: str, uuid: str, components: set[str]
-    ) -> Generator[Requirement, None, Mapping[str, Any] | None]:
+    def offering(self, collection: str, uuid: str) -> Generator[Requirement, None, Mapping[str, Any] | None]:
         offering: Mapping[str, Any] | None = self.waldur.find(f"{collection}/{hexadecimal(uuid)}")
         name = offering["name"] if offering else "nothing"
         yield self.that("the offering is visible to the token", uuid, name, offering is not None)
@@ -273,12 +262,15 @@ class _Check:
             yield self.that(f"the offering's {attribute}", expected, found, found == expected)
         plans = [plan["name"] for plan in offering["plans"] if not plan.get("archived")]
         yield self.that("a plan", "at least one", ", ".join(plans) or "none", bool(plans))
+        return offering
+
+    def components(self, offering: Mapping[str, Any], origins: Mapping[str, str]) -> Iterator[Requirement]:
         billed = {component["type"]: component["billing_type"] for component in offering["components"]}
-        for component in sorted(components):
+        for component, origin in origins.items():
+            name = f"component {component}" + (f" = {origin}" if origin else "")
             found = f"billed by {billed[component]}" if component in billed else "no such component"
             met = billed.get(component) == "limit"
-            yield self.that(f"component {component}", "billed by limit", found, met)
-        return offering
+            yield Requirement("FED-S3", self.side, name, "billed by limit", found, met)
 
     def role(self, user: Mapping[str, Any], role: Role, scope: str) -> Requirement:
         held = [

@@ -36,6 +36,10 @@ class Provisioner:
     def _named(self, name: str) -> str:
         return f"{self._run} {name}"
 
+    def username(self, name: str) -> str:
+        """A username of this run."""
+        return f"{self._run}-{name}"
+
     def create_organisation(self, name: str) -> str:
         """Create an organisation; returns its UUID."""
         return self._created("customers", {"name": self._named(name)})
@@ -106,14 +110,13 @@ class Provisioner:
         """Create a user; returns its UUID.
 
         Args:
-            username: Kept as given when it contains the run's id already, else prefixed with it.
+            username: Prefixed with the run's id.
             full_name: First and last name; the username when empty.
             email: The address; made from the username when empty.
         """
-        if self._run not in username:
-            username = f"{self._run}-{username}"
+        username = self.username(username)
         first, _, last = (full_name or username).partition(" ")
-        address = email or (username if "@" in username else f"{username}@example.org")
+        address = email or f"{username.replace('@', '-at-')}@example.org"
         return self._created(
             "users",
             {
@@ -143,6 +146,21 @@ class Provisioner:
         self.waldur.post(
             f"{collection}/{hexadecimal(scope)}/add_user",
             {"role": self._role_uuid(role), "user": hexadecimal(user)},
+        )
+
+    def name_offering_user(self, offering: str, user: str, username: str) -> None:
+        """Give a user the name they have on an offering's system; creates the offering user when missing."""
+        query = {"offering_uuid": hexadecimal(offering), "user_uuid": hexadecimal(user)}
+        for known in self.waldur.all("marketplace-offering-users", **query):
+            self.waldur.patch(f"marketplace-offering-users/{known['uuid']}", {"username": username})
+            return
+        self.waldur.post(
+            "marketplace-offering-users",
+            {
+                "offering": self.waldur.link("marketplace-provider-offerings", offering),
+                "user": self.waldur.link("users", user),
+                "username": username,
+            },
         )
 
     def make_identity_manager(self, user: str, managed_isds: Sequence[str]) -> None:

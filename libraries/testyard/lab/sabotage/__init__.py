@@ -1,0 +1,39 @@
+"""Named defects for negative controls: each must turn exactly its scenarios red.
+
+Nothing imports this package but the command line; a run under a defect loads it as a Robot Framework listener:
+``robot --listener testyard.lab.sabotage.Saboteur:NAME …``.
+"""
+
+from __future__ import annotations
+
+from testyard.lab.sabotage.defect import Defect
+from testyard.lab.sabotage.federation import FEDERATION_DEFECTS
+
+DOMAINS: dict[str, tuple[Defect, ...]] = {"federation": FEDERATION_DEFECTS}
+
+
+def defect_named(name: str) -> Defect:
+    """The defect of a name, from any domain.
+
+    Raises:
+        LookupError: There is none.
+    """
+    for defects in DOMAINS.values():
+        for defect in defects:
+            if defect.name == name:
+                return defect
+    message = f"There is no defect called {name!r}."
+    raise LookupError(message)
+
+
+class Saboteur:
+    """A Robot Framework listener that puts one defect in place when the run begins.
+
+    Args:
+        name: The defect's name.
+    """
+
+    ROBOT_LISTENER_API_VERSION = 3
+
+    def __init__(self, name: str) -> None:
+        defect_named(name).install()

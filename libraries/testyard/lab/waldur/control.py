@@ -1,0 +1,235 @@
+"""The control API: faults, journals, markers and the steps that need a Django shell on a real Waldur.
+
+It has a socket and a server of its own, so that it answers while the public side is down.
+"""
+
+import dataclasses
+import json
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+from testyard.lab.broker import Broker
+from testyard.lab.waldur.app import Receive, Scope, Send
+from testyard.lab.waldur.exchange import ApiError, to_json
+from testyard.lab.waldur.faults import Fault, FaultError, parse_fault
+from testyard.lab.waldur.identifiers import new_identifier
+from testyard.lab.waldur.journal import Journal
+from testyard.lab.waldur.shell import OPERATIONS
+from testyard.lab.waldur.world import World
+
+TOKEN_HEADER = b"x-lab-token"
+
+
+class Gate(Protocol):
+    """The public listening socket, which ``refuse_connections`` closes and opens again."""
+
+    async def close(self) -> None:
+        """Refuse connections."""
+
+    async def open(self) -> None:
+        """Take connections on the same port again."""
+
+
+class ControlError(Exception):
+    """A control request that cannot be done; the text is for the tester."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ControlApplication:
+    """Serves the control API.
+
+    Args:
+        world: The instance.
+        name: The instance's name, e.g. ``A``.
+        token: What the header ``X-Lab-Token`` must carry.
+        staff_identifier: UUID of the staff user.
+        requests: The journal of requests and markers.
+        events: The journal of events.
+        broker: The STOMP broker.
+        gate: The public listening socket.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        name: str,
+        token: str,
+        staff_identifier: str,
+        requests: Journal,
+        events: Journal,
+        broker: Broker,
+        gate: Gate,
+    ) -> None:
+        self._world = world
+        self._name = name
+        self._token = token.encode()
+        self._staff_identifier = staff_identifier
+        self._requests = requests
+        self._events = events
+        self._broker = broker
+        self._gate = gate
+        self._boot_identifier = new_identifier()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        try:
+            status, value = await self._answer(scope, receive)
+        except ControlError as error:
+            status, value = error.status, {"detail": str(error)}
+        except FaultError as error:
+            status, value = 400, {"detail": str(error)}
+        except ApiError as error:
+            status, value = error.status, error.body
+        content = b"" if status == 204 else to_json(value)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    (b"content-type", b"application/json"),
+                    (b"content-length", str(len(content)).encode()),
+                ],
+            }
+        )
+        await send({"type": "http.response.body", "body": content})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
+        given = dict(scope["headers"]).get(TOKEN_HEADER, b"")
+        if not secrets.compare_digest(given, self._token):
+            raise ControlError(401, "The header X-Lab-Token is missing or wrong.")
+        head, _, tail = scope["path"].strip("/").partition("/")
+        method: str = scope["method"]
+        body = await _body(receive) if method in ("POST", "PUT") else {}
+        match method, head, tail:
+            case "GET", "ready", "":
+                return 200, self._identity()
+            case "GET", "journal", "":
+                after = _after(scope["query_string"])
+                return 200, {"entries": list(self._requests.read(after)), "last": self._requests.last}
+            case "GET", "events", "":
+                after = _after(scope["query_string"])
+                return 200, {"events": list(self._events.read(after)), "last": self._events.last}
+            case "POST", "marker", "":
+                return 201, {"sequence": self._mark(str(body.get("text", "")))}
+            case "GET", "faults", "":
+                return 200, {"active": self._world.faults.active}
+            case "DELETE", "faults", "":
+                for name in self._world.faults.active:
+                    await self._clear(parse_fault(name))
+                return 204, None
+            case "PUT", "faults", name:
+                await self._set(name, body)
+                return 200, {"active": self._world.faults.active}
+            case "DELETE", "faults", name:
+                await self._clear(parse_fault(name))
+                return 204, None
+            case "POST", "stomp", "drop":
+                return 200, {"dropped": self._broker.drop_connections()}
+            case "GET", "stomp", "connections":
+                return 200, self._connections()
+            case "POST", "shell", operation:
+                return 200, self._shell(operation, body)
+        raise ControlError(404, f"The control API has no {method} {scope['path']}.")
+
+    def _identity(self) -> Mapping[str, Any]:
+        return {
+            "name": self._name,
+            "pid": os.getpid(),
+            "boot_id": self._boot_identifier,
+            "staff_user_uuid": self._staff_identifier,
+        }
+
+    def _mark(self, text: str) -> int:
+        return self._requests.append(kind="marker", text=text)
+
+    async def _set(self, name: str, parameters: dict[str, Any]) -> None:
+        fault = self._world.faults.set(name, parameters)
+        self._mark(f"fault {fault} on {json.dumps(parameters)}")
+        if fault in self._switches:
+            await self._switches[fault](self, True)
+
+    async def _clear(self, fault: Fault) -> None:
+        if not self._world.faults.clear(fault):
+            return
+        self._mark(f"fault {fault} off")
+        if fault in self._switches:
+            await self._switches[fault](self, False)
+
+    async def _refuse(self, on: bool) -> None:
+        if on:
+            await self._gate.close()
+            self._broker.drop_connections()
+        else:
+            await self._gate.open()
+
+    async def _silence(self, on: bool) -> None:
+        self._broker.silent_heart_beats = on
+
+    async def _cut_stomp(self, on: bool) -> None:
+        if on:
+            self._broker.drop_connections()
+
+    async def _release(self, on: bool) -> None:
+        if not on:
+            self._world.events.release_held()
+
+    _switches: Mapping[Fault, Callable[["ControlApplication", bool], Awaitable[None]]] = {
+        Fault.REFUSE_CONNECTIONS: _refuse,
+        Fault.SILENT_HEARTBEAT: _silence,
+        Fault.NO_STOMP: _cut_stomp,
+        Fault.REORDER_EVENTS: _release,
+    }
+
+    def _connections(self) -> list[dict[str, Any]]:
+        snapshots = []
+        for connection in self._broker.connections():
+            fields = {
+                name: value.isoformat() if isinstance(value, datetime) else value
+                for name, value in dataclasses.asdict(connection).items()
+            }
+            queues = set(connection.subscriptions.values())
+            fields["queue_depths"] = {queue: self._broker.queue_depth(connection.vhost, queue) for queue in queues}
+            snapshots.append(fields)
+        return snapshots
+
+    def _shell(self, operation: str, body: dict[str, Any]) -> Any:
+        found = OPERATIONS.get(operation)
+        if found is None:
+            raise ControlError(404, f"unknown operation {operation!r} (known: {', '.join(OPERATIONS)})")
+        return found(self._world, body)
+
+
+async def _body(receive: Receive) -> dict[str, Any]:
+    content = b""
+    while True:
+        message = await receive()
+        content += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    if not content:
+        return {}
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise ControlError(400, f"The body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ControlError(400, "The body must be a JSON object.")
+    return value
+
+
+def _after(query: bytes) -> int:
+    name, _, value = query.decode("latin-1").partition("=")
+    if not query:
+        return 0
+    if name != "after" or not value.isdecimal():
+        raise ControlError(400, "The only parameter is after=<sequence number>.")
+    return int(value)

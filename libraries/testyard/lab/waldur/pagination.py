@@ -1,0 +1,90 @@
+"""Lists: pages, the ``Link`` and ``X-Result-Count`` headers, and the ``field`` filter.
+
+Sources: samples ``orders_list``, ``orders_filter_multi_state``, ``roles_filter_name``,
+``provider_resources_filtered_fields``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from testyard.lab.waldur.exchange import JSON_TYPE, ApiError, Reply, Request, to_json
+
+DEFAULT_PAGE_SIZE = 10
+LARGEST_PAGE_SIZE = 300
+
+RowT = TypeVar("RowT")
+
+
+def listing(
+    request: Request,
+    rows: Sequence[RowT],
+    render: Callable[[RowT], dict[str, Any]],
+    fragment: Callable[[RowT], bytes] | None = None,
+) -> Reply:
+    """Answer one page of a list.
+
+    Args:
+        request: Its parameters ``page``, ``page_size`` and ``field`` are taken into account.
+        rows: All rows that the caller may see and asked for, in order.
+        render: Makes the JSON object of a row.
+        fragment: Gives the serialised JSON object of a row; used when no ``field`` is asked for.
+
+    Raises:
+        ApiError: 404 for a page that does not exist.
+    """
+    size = _page_size(request)
+    last = max(1, -(-len(rows) // size))
+    page = _page(request, last)
+    chosen = rows[(page - 1) * size : page * size]
+    if fragment is not None and "field" not in request.query:
+        body = b"[" + b",".join(map(fragment, chosen)) + b"]"
+    else:
+        body = to_json([selected(request, render(row)) for row in chosen])
+    return Reply(
+        200,
+        body,
+        [JSON_TYPE, (b"x-result-count", str(len(rows)).encode()), (b"link", _links(request, page, last))],
+    )
+
+
+def selected(request: Request, value: dict[str, Any]) -> dict[str, Any]:
+    """Keep the keys named by the request's ``field`` parameters, in the object's own order; all if there are none."""
+    fields = request.query.get("field")
+    return {key: item for key, item in value.items() if key in fields} if fields else value
+
+
+def _page_size(request: Request) -> int:
+    try:
+        size = int(request.parameter("page_size") or DEFAULT_PAGE_SIZE)
+    except ValueError:
+        return DEFAULT_PAGE_SIZE
+    return min(size, LARGEST_PAGE_SIZE) if size > 0 else DEFAULT_PAGE_SIZE
+
+
+def _page(request: Request, last: int) -> int:
+    text = request.parameter("page") or "1"
+    if text == "last":
+        return last
+    if not text.isdecimal() or not 1 <= int(text) <= last:
+        raise ApiError(404, {"detail": "Invalid page."})
+    return int(text)
+
+
+def _links(request: Request, page: int, last: int) -> bytes:
+    query = request.query
+    links = [_link(request, query, 1, "first")]
+    if page > 1:
+        links.append(_link(request, query, page - 1, "prev"))
+    if page < last:
+        links.append(_link(request, query, page + 1, "next"))
+    links.append(_link(request, query, last, "last"))
+    return ", ".join(links).encode("latin-1")
+
+
+def _link(request: Request, query: Mapping[str, Sequence[str]], page: int, relation: str) -> str:
+    parameters = {name: values for name, values in query.items() if name != "page"}
+    if page > 1:
+        parameters["page"] = [str(page)]
+    text = urlencode([(name, value) for name in sorted(parameters) for value in parameters[name]])
+    return f'<{request.base}{request.path}{"?" if text else ""}{text}>; rel="{relation}"'

@@ -1,0 +1,91 @@
+"""From method and path to a handler, by dictionary: ``/api/<collection>/[<uuid>/][<action>/][<uuid>/]``."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from testyard.lab.waldur.exchange import Reply, Request
+from testyard.lab.waldur.identifiers import parse_identifier
+from testyard.lab.waldur.world import World
+
+Handler = Callable[[World, Request], Reply]
+Methods = Mapping[str, Handler]
+
+_METHOD_ORDER = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What can be asked of one collection.
+
+    Args:
+        kind: What a 404 calls an object of it, e.g. ``Order``.
+        collection: Methods on ``/api/<collection>/``.
+        item: Methods on one object.
+        collection_actions: Methods on ``/api/<collection>/<action>/``.
+        item_actions: Methods on ``/api/<collection>/<uuid>/<action>/``.
+        children: Methods on ``/api/<collection>/<uuid>/<action>/<uuid>/``.
+        public: Whether it answers without a token.
+    """
+
+    kind: str
+    collection: Methods = field(default_factory=dict)
+    item: Methods = field(default_factory=dict)
+    collection_actions: Mapping[str, Methods] = field(default_factory=dict)
+    item_actions: Mapping[str, Methods] = field(default_factory=dict)
+    children: Mapping[str, Methods] = field(default_factory=dict)
+    public: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a path leads."""
+
+    endpoint: Endpoint
+    methods: Methods
+    identifier: str | None = ""
+    """UUID in the path; None if there is a segment that is not one."""
+    child_identifier: str | None = ""
+
+    @property
+    def allow(self) -> str:
+        """The ``Allow`` header: the methods there are, in the order Django lists them."""
+        names = [name for name in _METHOD_ORDER if name in self.methods]
+        if "GET" in self.methods:
+            names.append("HEAD")
+        return ", ".join([*names, "OPTIONS"])
+
+
+def resolve(endpoints: Mapping[str, Endpoint], path: str) -> Route | None:
+    """Find where a path under ``/api/`` leads.
+
+    Args:
+        endpoints: By collection.
+        path: With leading and trailing slash.
+
+    Returns:
+        The route, or None if there is nothing at this address.
+    """
+    segments = path.split("/")[2:-1]
+    endpoint = endpoints.get(segments[0]) if segments else None
+    if endpoint is None:
+        return None
+    match segments[1:]:
+        case []:
+            return _route(endpoint, endpoint.collection)
+        case [action] if action in endpoint.collection_actions:
+            return _route(endpoint, endpoint.collection_actions[action])
+        case [item]:
+            return _route(endpoint, endpoint.item, parse_identifier(item))
+        case [item, action]:
+            return _route(endpoint, endpoint.item_actions.get(action, {}), parse_identifier(item))
+        case [item, action, child]:
+            return _route(
+                endpoint, endpoint.children.get(action, {}), parse_identifier(item), parse_identifier(child)
+            )
+    return None
+
+
+def _route(
+    endpoint: Endpoint, methods: Methods, identifier: str | None = "", child_identifier: str | None = ""
+) -> Route | None:
+    return Route(endpoint, methods, identifier, child_identifier) if methods else None

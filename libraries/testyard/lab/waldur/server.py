@@ -1,0 +1,232 @@
+"""The process: two listening sockets, their servers, and the end when the parent has gone."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+from starlette.routing import Router
+from uvicorn.server import ServerState
+
+from testyard.lab.broker import Broker
+from testyard.lab.broker.websocket import websocket_routes
+from testyard.lab.waldur.app import STOMP_PATH, Application, PublicApplication
+from testyard.lab.waldur.control import ControlApplication
+from testyard.lab.waldur.events import Events
+from testyard.lab.waldur.faults import Faults
+from testyard.lab.waldur.journal import Journal
+from testyard.lab.waldur.permissions import Permissions
+from testyard.lab.waldur.queues import Queues
+from testyard.lab.waldur.rest.table import ENDPOINTS
+from testyard.lab.waldur.rest.users import log_in
+from testyard.lab.waldur.store import Store
+from testyard.lab.waldur.users import add_staff
+from testyard.lab.waldur.world import World
+
+_KEEP_ALIVE_SECONDS = 75
+_BACKLOG = 2048
+
+
+class StartError(Exception):
+    """The double cannot start; the text is one line for the tester."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """The secrets, from the first line of standard input, never from arguments or environment."""
+
+    staff_token: str = field(repr=False)
+    control_token: str = field(repr=False)
+
+
+def read_handshake(descriptor: int) -> Handshake:
+    """Read the first line of standard input.
+
+    Args:
+        descriptor: File descriptor of standard input; nothing is read beyond the line.
+
+    Raises:
+        StartError: The line is not the expected JSON object.
+    """
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        character = os.read(descriptor, 1)
+        if not character:
+            break
+        line += character
+    try:
+        values = json.loads(line)
+        return Handshake(str(values["staff_token"]), str(values["control_token"]))
+    except (ValueError, KeyError, TypeError):
+        expected = '{"staff_token": "...", "control_token": "..."}'
+        raise StartError(f"the first line of standard input must be {expected}") from None
+
+
+class Listener:
+    """A uvicorn HTTP server on one socket, without its signal handling and main loop.
+
+    Args:
+        application: What it serves.
+        listening: A bound, listening TCP socket; the listener owns it.
+        websockets: Whether it takes WebSocket upgrades.
+    """
+
+    def __init__(self, application: Application, listening: socket.socket, *, websockets: bool) -> None:
+        self._config = uvicorn.Config(
+            application,
+            http="httptools",
+            ws="websockets-sansio" if websockets else "none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            proxy_headers=False,
+            ws_ping_interval=None,
+            ws_per_message_deflate=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        )
+        self._state = ServerState()
+        self._state.default_headers = [(b"server", b"testyard")]
+        self._socket: socket.socket | None = listening
+        self._address = listening.getsockname()
+        self._family = listening.family
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Take connections; after ``close``, on the same port as before."""
+        if self._server is not None:
+            return
+        loop = asyncio.get_running_loop()
+        listening = self._socket or _bind(self._family, self._address)
+        self._socket = None
+        if not self._config.loaded:
+            self._config.load()
+        self._server = await loop.create_server(self._protocol, sock=listening, backlog=_BACKLOG)
+
+    async def close(self) -> None:
+        """Refuse connections: close the listening socket, the idle connections and those that become idle."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        for connection in list(self._state.connections):
+            connection.shutdown()
+
+    def abort(self) -> None:
+        """Close the socket and cut every connection."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for connection in list(self._state.connections):
+            transport = getattr(connection, "transport", None)
+            if isinstance(transport, asyncio.Transport):
+                transport.abort()
+
+    def _protocol(self) -> asyncio.Protocol:
+        factory: Callable[..., asyncio.Protocol] = self._config.http_protocol_class
+        return factory(config=self._config, server_state=self._state, app_state={})
+
+
+async def serve(
+    name: str,
+    public: socket.socket,
+    control: socket.socket,
+    directory: Path,
+    handshake: Handshake,
+    *,
+    ignore_interrupt: bool,
+) -> None:
+    """Run one Waldur instance until standard input ends or SIGTERM comes.
+
+    Args:
+        name: The instance's name, e.g. ``A``.
+        public: Listening socket of the REST interface and STOMP.
+        control: Listening socket of the control API.
+        directory: Where the journals go; removed at the end.
+        handshake: The secrets.
+        ignore_interrupt: Whether Ctrl-C is left to the parent.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    requests, events = Journal(directory / "requests.jsonl"), Journal(directory / "events.jsonl")
+    broker = Broker()
+    store, faults = Store(), Faults()
+    permissions = Permissions(store)
+    world = World(
+        store=store,
+        permissions=permissions,
+        events=Events(store, permissions, faults, events, broker),
+        queues=Queues(store, faults, broker),
+        faults=faults,
+    )
+    staff = add_staff(store, handshake.staff_token)
+    stomp = Router(routes=websocket_routes(broker, STOMP_PATH))
+    public_listener = Listener(
+        PublicApplication(world, ENDPOINTS, log_in, requests, stomp), public, websockets=True
+    )
+    control_application = ControlApplication(
+        world,
+        name=name,
+        token=handshake.control_token,
+        staff_identifier=staff.uuid,
+        requests=requests,
+        events=events,
+        broker=broker,
+        gate=public_listener,
+    )
+    control_listener = Listener(control_application, control, websockets=False)
+    over = asyncio.Event()
+    _watch_for_end(over, ignore_interrupt=ignore_interrupt)
+    try:
+        await public_listener.open()
+        await control_listener.open()
+        await over.wait()
+    finally:
+        public_listener.abort()
+        control_listener.abort()
+        requests.close()
+        events.close()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _watch_for_end(over: asyncio.Event, *, ignore_interrupt: bool) -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, over.set)
+    if ignore_interrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    else:
+        loop.add_signal_handler(signal.SIGINT, over.set)
+
+    def wait_for_parent() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        loop.call_soon_threadsafe(over.set)
+
+    threading.Thread(target=wait_for_parent, name="parent watch", daemon=True).start()
+
+
+def _bind(family: int, address: tuple[str, int]) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(address)
+    return listening
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket on a port of one's own choice.
+
+    Raises:
+        StartError: The port is taken or the host is not of this machine; names both.
+    """
+    try:
+        listening = _bind(socket.AF_INET, (host, port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        raise StartError(f"cannot listen on port {port} of {host}: {error.strerror}") from error
+    return listening

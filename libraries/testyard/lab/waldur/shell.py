@@ -1,0 +1,103 @@
+"""What needs a Django shell on a real Waldur (document 001), as operations of the control API.
+
+Each takes a JSON object and gives one. References are UUIDs, hexadecimal or dashed.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from testyard.lab.waldur.machines import ResourceState
+from testyard.lab.waldur.model import Resource
+from testyard.lab.waldur.offering_users import create_or_restore
+from testyard.lab.waldur.payload import Payload
+from testyard.lab.waldur.store import EntityT, Table
+from testyard.lab.waldur.world import World
+
+Operation = Callable[[World, dict[str, Any]], dict[str, Any]]
+
+
+def set_plugin_options(world: World, body: dict[str, Any]) -> dict[str, Any]:
+    """``{offering, plugin_options}``: add to or change the offering's plugin options."""
+    payload = Payload(body)
+    offering = _find(payload, "offering", world.store.offerings)
+    options = payload.mapping("plugin_options")
+    payload.check()
+    offering.plugin_options = {**offering.plugin_options, **options}
+    world.store.touch(offering)
+    return {"plugin_options": offering.plugin_options}
+
+
+def create_resource(world: World, body: dict[str, Any]) -> dict[str, Any]:
+    """``{offering, project, name?, state?, backend_id?, limits?, plan?}``: a resource without an order."""
+    payload = Payload(body)
+    offering = _find(payload, "offering", world.store.offerings)
+    project = _find(payload, "project", world.store.projects)
+    name = payload.text("name", "resource")
+    state = ResourceState(payload.choice("state", list(ResourceState), ResourceState.OK))
+    limits, backend_id = payload.mapping("limits"), payload.text("backend_id")
+    plan = payload.link("plan", "plans", "marketplace-plans", required=False)
+    payload.check()
+    resource = world.store.resources.add(
+        Resource(
+            name=name,
+            slug=world.store.slug("resource", name),
+            offering=offering,
+            project=project,
+            plan=offering.plans.get(plan) if plan else next(iter(offering.plans.values()), None),
+            state=state,
+            backend_id=backend_id,
+            limits=limits,
+        )
+    )
+    return {"uuid": resource.uuid}
+
+
+def set_resource(world: World, body: dict[str, Any]) -> dict[str, Any]:
+    """``{resource, state?, backend_id?}``: change a resource without an order and without an event."""
+    payload = Payload(body)
+    resource = _find(payload, "resource", world.store.resources)
+    resource.state = ResourceState(payload.choice("state", list(ResourceState), resource.state))
+    resource.backend_id = payload.text("backend_id", resource.backend_id)
+    payload.check()
+    world.store.resources.reindex(resource)
+    world.store.touch(resource)
+    return {"uuid": resource.uuid, "state": str(resource.state), "backend_id": resource.backend_id}
+
+
+def create_or_restore_offering_users_for_user(world: World, body: dict[str, Any]) -> dict[str, Any]:
+    """``{user, project}``: run upstream's task of that name; gives the UUIDs of what it created or restored."""
+    payload = Payload(body)
+    user = _find(payload, "user", world.store.users)
+    project = _find(payload, "project", world.store.projects)
+    return {"offering_users": [each.uuid for each in create_or_restore(world, user, project)]}
+
+
+def set_federated_identity_sync(world: World, body: dict[str, Any]) -> dict[str, Any]:
+    """``{enabled}``: the setting FEDERATED_IDENTITY_SYNC_ENABLED, without which the identity bridge refuses."""
+    payload = Payload(body)
+    world.store.federated_identity_sync = payload.flag("enabled", default=True)
+    payload.check()
+    return {"enabled": world.store.federated_identity_sync}
+
+
+def _find(payload: Payload, name: str, table: Table[EntityT]) -> EntityT:
+    entity = payload.linked(name, (), table.get)
+    payload.check()
+    if entity is None:
+        raise AssertionError("check() refuses what was not found")
+    return entity
+
+
+OPERATIONS: Mapping[str, Operation] = MappingProxyType(
+    {
+        operation.__name__: operation
+        for operation in (
+            set_plugin_options,
+            create_resource,
+            set_resource,
+            create_or_restore_offering_users_for_user,
+            set_federated_identity_sync,
+        )
+    }
+)
