@@ -5,7 +5,7 @@ from __future__ import annotations
 from robot.api.deco import keyword
 from robot.api.types import Secret
 from testyard.waldur.api import Waldur
-from testyard.waldur.provisioning import OFFERING_TYPE, Provisioner
+from testyard.waldur.provisioning import OFFERING_TYPE
 from testyard.waldur.states import OfferingState, Role, Side
 
 from WaldurLibrary.session import Session
@@ -33,7 +33,7 @@ class ProvisioningKeywords:
         """
         waldur = Waldur(url, token.value, name=f"Waldur {side.value}")
         waldur.get("users/me")
-        self._session.provisioners[side] = Provisioner(waldur, self._session.run)
+        self._session.connect(side, waldur)
 
     @keyword(tags=["Setup"])
     def create_organisation(self, side: Side, name: str) -> str:

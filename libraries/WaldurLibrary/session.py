@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from pathlib import Path
 
 from testyard.core.errors import UserError
@@ -23,7 +24,8 @@ class Session:
     def __init__(self) -> None:
         self.journal = Journal()
         self.run = f"ty{secrets.token_hex(3)}"
-        self.provisioners: dict[Side, Provisioner] = {}
+        self._provisioners: dict[Side, Provisioner] = {}
+        self._provisioned = Counter[Side]()
         self.known_issue = ""
         self._federation: Federation | None = None
         self._resource: str | None = None
@@ -54,22 +56,32 @@ class Session:
         self._federation = None
         self._resource = None
 
+    def connect(self, side: Side, waldur: Waldur) -> None:
+        """Provision a side from now on; a second federation's names differ from the first one's."""
+        if side in self._provisioners:
+            self._provisioners[side].waldur.close()
+        self._provisioned[side] += 1
+        number = self._provisioned[side]
+        prefix = self.run if number == 1 else f"{self.run}-{number}"
+        self._provisioners[side] = Provisioner(waldur, prefix)
+
     def provisioner(self, side: Side) -> Provisioner:
         """The provisioner of a side.
 
         Raises:
             UserError: That side was not connected.
         """
-        if side not in self.provisioners:
+        if side not in self._provisioners:
             message = f"Waldur {side.value} is not connected: 'Connect To Waldur' first."
             raise UserError(message)
-        return self.provisioners[side]
+        return self._provisioners[side]
 
     def disconnect(self) -> None:
         """Close the connections that provisioning used."""
-        for provisioner in self.provisioners.values():
+        for provisioner in self._provisioners.values():
             provisioner.waldur.close()
-        self.provisioners.clear()
+        self._provisioners.clear()
+        self._provisioned.clear()
 
     def use_resource(self, uuid: str) -> None:
         """Make a resource on A the one that keywords mean when none is named."""

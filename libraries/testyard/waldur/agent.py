@@ -198,8 +198,8 @@ class SiteAgent:
         return [entry.subject for entry in self._journal.entries(since=since, source="agent", kind="log")]
 
     def last_complaint(self) -> str:
-        """The agent's newest warning or error."""
-        return (self.complaints() or ["nothing"])[-1]
+        """The first line of the agent's newest warning or error."""
+        return (self.complaints() or ["nothing"])[-1].partition("\n")[0]
 
     def close(self) -> None:
         """Disconnect from STOMP and REST; the agent's queues stay, as they do for a real agent."""
@@ -257,8 +257,9 @@ class _AgentLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep and forward one record."""
         text = event_text(record)
-        if record.exc_info and record.exc_info[1] is not None:
-            text = f"{text} ({type(record.exc_info[1]).__name__}: {record.exc_info[1]})"
+        problem = record.exc_info[1] if record.exc_info else None
+        if problem is not None and str(problem) not in text:
+            text = f"{text} ({type(problem).__name__}: {problem})"
         if record.levelno >= logging.WARNING:
             self._journal.append("agent", "log", text, level=record.levelname)
         level = logging.INFO if record.levelno >= logging.WARNING else logging.DEBUG

@@ -1,0 +1,217 @@
+"""What the broker's tests share: a client in memory, and a broker on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import TypeVar
+
+import stomp
+import uvicorn
+from starlette.applications import Starlette
+from stomp.exception import NotConnectedException
+from testyard.core.deadline import Deadline, wait_until
+from testyard.lab.broker import Broker, websocket_routes
+from testyard.lab.broker.frames import Frame, FrameParser
+from testyard.lab.broker.session import Session
+
+Value = TypeVar("Value")
+
+VHOST = "5e1bc9df7bba4e788abb45d891e7b155"
+LOGIN = "d92eaa222afd4ff6bebd931e866a32b6"
+PASSCODE = "a-token"
+QUEUE = "consumer_d92eaa222afd4ff6bebd931e866a32b6"
+PATH = "/rmqws-stomp"
+PATIENCE = timedelta(seconds=10)
+
+
+def new_broker(**settings: object) -> Broker:
+    """A broker with one user and one queue."""
+    broker = Broker(**settings)
+    broker.set_user(VHOST, LOGIN, lambda passcode: passcode == PASSCODE)
+    broker.declare_queue(VHOST, QUEUE)
+    return broker
+
+
+def frame(command: str, body: str = "", **headers: str) -> str:
+    """A frame as text; underscores in header names stand for hyphens. Nothing is escaped."""
+    lines = [command, *(f"{name.replace('_', '-')}:{value}" for name, value in headers.items())]
+    return "\n".join(lines) + f"\n\n{body}\0"
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class MemoryClient:
+    """A client of one session without a network: what it sends is handled at once."""
+
+    def __init__(self, broker: Broker, clock: Clock | None = None) -> None:
+        self.clock = clock or Clock()
+        self.aborted = False
+        self.heart_beats = 0
+        self._parser = FrameParser()
+        self.session = Session(broker, self, clock=self.clock)
+
+    def wake(self) -> None:
+        """Nothing: the tests ask."""
+
+    def reschedule(self) -> None:
+        """Nothing: the tests ask."""
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def send(self, octets: str | bytes) -> None:
+        self.session.receive(octets.encode() if isinstance(octets, str) else octets)
+
+    def received(self) -> list[Frame]:
+        """Read everything that the session has to send."""
+        frames = []
+        while outgoing := self.session.take_outgoing():
+            self.heart_beats += outgoing.octets == b"\n"
+            self._parser.feed(outgoing.octets)
+            while received := self._parser.next_frame():
+                frames.append(received)
+            self.session.handed_over(outgoing)
+        return frames
+
+    def ask(self, octets: str | bytes) -> Frame:
+        """Send, and return the one frame that answers."""
+        self.send(octets)
+        (answer,) = self.received()
+        return answer
+
+    def refused(self, octets: str | bytes) -> Frame:
+        """Send, and return the ERROR that must be the only answer and end the session."""
+        answer = self.ask(octets)
+        assert answer.command == "ERROR", answer
+        assert self.session.finished
+        return answer
+
+    def login(self, **headers: str) -> MemoryClient:
+        handshake = {"accept-version": "1.2", "host": VHOST, "login": LOGIN, "passcode": PASSCODE} | headers
+        answer = self.ask(frame("CONNECT", **handshake))
+        assert answer.command == "CONNECTED", answer
+        return self
+
+    def subscribe(self, identifier: str = "s", **headers: str) -> list[Frame]:
+        self.send(frame("SUBSCRIBE", id=identifier, **{"destination": f"/queue/{QUEUE}"} | headers))
+        return self.received()
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.session.check_timers()
+
+
+class BrokerServer:
+    """A broker behind uvicorn on a free loopback port, in a thread."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+
+    def __enter__(self) -> BrokerServer:
+        self._thread.start()
+        assert self._started.wait(PATIENCE.total_seconds()), "uvicorn did not start"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        self._thread.join(PATIENCE.total_seconds())
+        assert not self._thread.is_alive(), "uvicorn did not stop"
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        config = uvicorn.Config(
+            Starlette(routes=websocket_routes(self.broker, PATH)), lifespan="off", log_config=None, log_level="error"
+        )
+        self._server = uvicorn.Server(config)
+        serving = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        while not self._server.started:
+            await asyncio.wait([serving], timeout=0.005)
+            assert not serving.done(), "uvicorn ended at its start"
+        self._started.set()
+        await serving
+
+    def call(self, function: Callable[..., Value], *arguments: object) -> Value:
+        """Call something of the broker on its own thread."""
+
+        async def called() -> Value:
+            return function(*arguments)
+
+        return asyncio.run_coroutine_threadsafe(called(), self._loop).result(PATIENCE.total_seconds())
+
+    def publish(self, body: str, headers: Mapping[str, str] | None = None) -> object:
+        return self.call(self.broker.publish, VHOST, QUEUE, body, headers or {})
+
+    def wait_for(self, probe: Callable[[], Value], accepts: Callable[[Value], bool], what: str) -> Value:
+        """Wait for something that the broker says of itself."""
+        return wait_until(
+            lambda: self.call(probe), accepts, Deadline(PATIENCE), what, interval=timedelta(milliseconds=5)
+        )
+
+    def wait_until_alone(self) -> None:
+        """Wait until no client is connected."""
+        self.wait_for(self.broker.connections, lambda connections: not connections, "no connection")
+
+
+class StompClient(stomp.ConnectionListener):
+    """The real client library's WebSocket connection, with what it heard in a queue."""
+
+    def __init__(self, port: int, **settings: object) -> None:
+        self.heard: queue.Queue[tuple[str, object]] = queue.Queue()
+        self.connection = stomp.WSStompConnection(
+            [("127.0.0.1", port)], ws_path=PATH, reconnect_attempts_max=1, **{"vhost": VHOST} | settings
+        )
+        self.connection.set_listener("test", self)
+
+    def login(self, passcode: str = PASSCODE) -> StompClient:
+        self.connection.connect(LOGIN, passcode, wait=True, headers={"accept-version": "1.2"})
+        return self
+
+    def next(self, kind: str) -> object:
+        """The next thing heard, which must be of this kind."""
+        heard, frame = self.heard.get(timeout=PATIENCE.total_seconds())
+        assert heard == kind, (heard, frame)
+        return frame
+
+    def close(self) -> None:
+        """End the connection however far it came, so that no socket or thread is left."""
+        try:
+            self.connection.disconnect()
+        except NotConnectedException:
+            pass
+        self.connection.transport.disconnect_socket()
+        self.connection.transport.stop()
+
+    def on_message(self, frame: object) -> None:
+        self.heard.put(("message", frame))
+
+    def on_error(self, frame: object) -> None:
+        self.heard.put(("error", frame))
+
+    def on_receipt(self, frame: object) -> None:
+        self.heard.put(("receipt", frame))
+
+    def on_disconnected(self) -> None:
+        self.heard.put(("disconnected", None))
+
+    def on_heartbeat_timeout(self) -> None:
+        self.heard.put(("heartbeat timeout", None))
