@@ -93,6 +93,8 @@ class DrivingKeywords:
         settings = offering.backend_settings
         customer = customer_token.value if customer_token else offering.waldur_api_token
         provider = provider_token.value if provider_token else settings.target_api_token
+        # Before the next agent: two of them would both hold the agent's loggers.
+        self._session.leave_federation()
         agent = SiteAgent(path, self._session.journal, Pace(retry_delay, heart_beat))
         self._session.join_federation(
             Federation(

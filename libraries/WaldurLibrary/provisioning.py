@@ -230,6 +230,20 @@ class ProvisioningKeywords:
         self._session.provisioner(side).make_identity_manager(user, managed_isds)
 
     @keyword(tags=["Setup"])
+    def add_identity_source(self, side: Side, user: str, source: str) -> None:
+        """Say that a user's identity comes from a source (ISD); the managers of that source then see the user.
+
+        Args:
+            side: `A` or `B`.
+            user: UUID of the user.
+            source: The identity source, such as `isd:testyard`.
+
+        Example:
+            | Add Identity Source | B | ${user} | isd:testyard |
+        """
+        self._session.provisioner(side).add_identity_source(user, source)
+
+    @keyword(tags=["Setup"])
     def name_offering_user(self, side: Side, offering: str, user: str, username: str) -> None:
         """Give a user the name they have on an offering's system.
 

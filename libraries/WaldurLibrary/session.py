@@ -45,8 +45,7 @@ class Session:
         return self._federation
 
     def join_federation(self, federation: Federation) -> None:
-        """Use another federation from now on."""
-        self.leave_federation()
+        """Use a federation from now on; the one before was left."""
         self._federation = federation
 
     def leave_federation(self) -> None:

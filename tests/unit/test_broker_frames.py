@@ -157,7 +157,7 @@ def test_a_frame_at_the_limits_is_accepted(octets):
         (b"SEND\n\n" + b"x" * 11, "Body too large"),
         (b"SEND\n\n" + b"x" * 11 + b"\0", "Body too large"),
         (b"SEND\ncontent-length:11\n\n", "Body too large"),
-        (b"SEND\ncontent-length:999999999999\n\n", "Body too large"),
+        (b"SEND\ncontent-length:9999\n\n", "Body too large"),
     ],
 )
 def test_a_frame_beyond_the_limits_is_refused_before_it_is_complete(octets, summary):

@@ -116,7 +116,8 @@ class JsonClient:
         """
         response = self.send(method, path, body=body, query=query)
         if response.status_code not in expect:
-            text = secrets_in_use.mask(response.text[:SHOWN_BODY_LENGTH])
+            is_page = response.headers.get("content-type", "").startswith("text/html")
+            text = "an HTML page" if is_page else secrets_in_use.mask(response.text)[:SHOWN_BODY_LENGTH]
             expected = " or ".join(map(str, expect))
             message = (
                 f"{self.name} answered {response.status_code} to {method} {response.request.url.path}, "

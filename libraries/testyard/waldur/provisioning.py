@@ -163,6 +163,10 @@ class Provisioner:
             },
         )
 
+    def add_identity_source(self, user: str, source: str) -> None:
+        """Say that a user's identity comes from a source (ISD); its managers then see the user."""
+        self.waldur.patch(f"users/{hexadecimal(user)}", {"active_isds": [source]})
+
     def make_identity_manager(self, user: str, managed_isds: Sequence[str]) -> None:
         """Let a user manage the identities of some identity sources (ISDs)."""
         self.waldur.patch(

@@ -83,7 +83,7 @@ class PublicApplication:
             reply, body = self._answer(scope, headers, content, user, refusal)
             status = reply.status
             await _send(send, reply, with_body=scope["method"] != "HEAD")
-        self._note(scope, headers, status, caller, body, started)
+        self._note(scope, started, status=status, caller=caller, body=body)
 
     def _answer(
         self,
@@ -163,24 +163,16 @@ class PublicApplication:
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a WebSocket to the broker; ``receive`` goes as it is, the broker finds the TCP connection by it."""
         started = time.perf_counter_ns()
-        headers = _headers(scope)
         scope["method"] = "GET"
         if scope["path"] != STOMP_PATH or Fault.NO_STOMP in self._world.faults:
             await send({"type": "websocket.close", "code": 1000})
-            self._note(scope, headers, 403, _ANONYMOUS, None, started)
+            self._note(scope, started, status=403, caller=_ANONYMOUS)
             return
-        self._note(scope, headers, 101, _ANONYMOUS, None, started)
+        self._note(scope, started, status=101, caller=_ANONYMOUS)
         await self._stomp(scope, receive, send)
 
-    def _note(
-        self,
-        scope: Scope,
-        headers: Mapping[bytes, bytes],
-        status: int,
-        caller: str,
-        body: Any,
-        started: int,
-    ) -> None:
+    def _note(self, scope: Scope, started: int, *, status: int, caller: str, body: Any = None) -> None:
+        headers = _headers(scope)
         self._journal.append(
             kind="request",
             method=scope["method"],

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -21,6 +22,9 @@ from testyard.lab.waldur.shell import OPERATIONS
 from testyard.lab.waldur.world import World
 
 TOKEN_HEADER = b"x-lab-token"
+
+Answer = tuple[int, Any]
+"""Status and JSON value."""
 
 
 class Gate(Protocol):
@@ -39,6 +43,14 @@ class ControlError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    name: str
+    """What follows the first path segment: a fault, an operation."""
+    body: dict[str, Any]
+    after: int
 
 
 class ControlApplication:
@@ -102,51 +114,83 @@ class ControlApplication:
         )
         await send({"type": "http.response.body", "body": content})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, Any]:
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         given = dict(scope["headers"]).get(TOKEN_HEADER, b"")
         if not secrets.compare_digest(given, self._token):
             raise ControlError(401, "The header X-Lab-Token is missing or wrong.")
-        head, _, tail = scope["path"].strip("/").partition("/")
         method: str = scope["method"]
+        head, _, tail = scope["path"].strip("/").partition("/")
+        exact = self._exact.get((method, head, tail))
+        prefixed = self._prefixed.get((method, head)) if tail else None
+        if exact is None and prefixed is None:
+            raise ControlError(404, f"The control API has no {method} {scope['path']}.")
         body = await _body(receive) if method in ("POST", "PUT") else {}
-        match method, head, tail:
-            case "GET", "ready", "":
-                return 200, self._identity()
-            case "GET", "journal", "":
-                after = _after(scope["query_string"])
-                return 200, {"entries": list(self._requests.read(after)), "last": self._requests.last}
-            case "GET", "events", "":
-                after = _after(scope["query_string"])
-                return 200, {"events": list(self._events.read(after)), "last": self._events.last}
-            case "POST", "marker", "":
-                return 201, {"sequence": self._mark(str(body.get("text", "")))}
-            case "GET", "faults", "":
-                return 200, {"active": self._world.faults.active}
-            case "DELETE", "faults", "":
-                for name in self._world.faults.active:
-                    await self._clear(parse_fault(name))
-                return 204, None
-            case "PUT", "faults", name:
-                await self._set(name, body)
-                return 200, {"active": self._world.faults.active}
-            case "DELETE", "faults", name:
-                await self._clear(parse_fault(name))
-                return 204, None
-            case "POST", "stomp", "drop":
-                return 200, {"dropped": self._broker.drop_connections()}
-            case "GET", "stomp", "connections":
-                return 200, self._connections()
-            case "POST", "shell", operation:
-                return 200, self._shell(operation, body)
-        raise ControlError(404, f"The control API has no {method} {scope['path']}.")
+        after = _after(scope["query_string"])
+        if exact is not None:
+            return await exact(self, _Call(tail, body, after))
+        return await prefixed(self, _Call(tail, body, after)) if prefixed else (404, None)
 
-    def _identity(self) -> Mapping[str, Any]:
-        return {
+    async def _ready(self, _call: "_Call") -> Answer:
+        return 200, {
             "name": self._name,
             "pid": os.getpid(),
             "boot_id": self._boot_identifier,
             "staff_user_uuid": self._staff_identifier,
         }
+
+    async def _read_journal(self, call: "_Call") -> Answer:
+        return 200, {"entries": list(self._requests.read(call.after)), "last": self._requests.last}
+
+    async def _read_events(self, call: "_Call") -> Answer:
+        return 200, {"events": list(self._events.read(call.after)), "last": self._events.last}
+
+    async def _write_marker(self, call: "_Call") -> Answer:
+        return 201, {"sequence": self._mark(str(call.body.get("text", "")))}
+
+    async def _list_faults(self, _call: "_Call") -> Answer:
+        return 200, {"active": self._world.faults.active}
+
+    async def _set_fault(self, call: "_Call") -> Answer:
+        await self._set(call.name, call.body)
+        return 200, {"active": self._world.faults.active}
+
+    async def _clear_fault(self, call: "_Call") -> Answer:
+        await self._clear(parse_fault(call.name))
+        return 204, None
+
+    async def _clear_faults(self, _call: "_Call") -> Answer:
+        for name in self._world.faults.active:
+            await self._clear(parse_fault(name))
+        return 204, None
+
+    async def _drop_stomp(self, _call: "_Call") -> Answer:
+        return 200, {"dropped": self._broker.drop_connections()}
+
+    async def _list_connections(self, _call: "_Call") -> Answer:
+        return 200, self._connections()
+
+    async def _run_shell(self, call: "_Call") -> Answer:
+        operation = OPERATIONS.get(call.name)
+        if operation is None:
+            known = ", ".join(OPERATIONS)
+            raise ControlError(404, f"unknown operation {call.name!r} (known: {known})")
+        return 200, operation(self._world, call.body)
+
+    _exact: Mapping[tuple[str, str, str], Callable[["ControlApplication", "_Call"], Awaitable[Answer]]] = {
+        ("GET", "ready", ""): _ready,
+        ("GET", "journal", ""): _read_journal,
+        ("GET", "events", ""): _read_events,
+        ("POST", "marker", ""): _write_marker,
+        ("GET", "faults", ""): _list_faults,
+        ("DELETE", "faults", ""): _clear_faults,
+        ("POST", "stomp", "drop"): _drop_stomp,
+        ("GET", "stomp", "connections"): _list_connections,
+    }
+    _prefixed: Mapping[tuple[str, str], Callable[["ControlApplication", "_Call"], Awaitable[Answer]]] = {
+        ("PUT", "faults"): _set_fault,
+        ("DELETE", "faults"): _clear_fault,
+        ("POST", "shell"): _run_shell,
+    }
 
     def _mark(self, text: str) -> int:
         return self._requests.append(kind="marker", text=text)
@@ -158,16 +202,17 @@ class ControlApplication:
             await self._switches[fault](self, True)
 
     async def _clear(self, fault: Fault) -> None:
-        if not self._world.faults.clear(fault):
+        if fault not in self._world.faults:
             return
-        self._mark(f"fault {fault} off")
         if fault in self._switches:
             await self._switches[fault](self, False)
+        self._world.faults.clear(fault)
+        self._mark(f"fault {fault} off")
 
     async def _refuse(self, on: bool) -> None:
         if on:
-            await self._gate.close()
             self._broker.drop_connections()
+            await self._gate.close()
         else:
             await self._gate.open()
 
@@ -200,12 +245,6 @@ class ControlApplication:
             fields["queue_depths"] = {queue: self._broker.queue_depth(connection.vhost, queue) for queue in queues}
             snapshots.append(fields)
         return snapshots
-
-    def _shell(self, operation: str, body: dict[str, Any]) -> Any:
-        found = OPERATIONS.get(operation)
-        if found is None:
-            raise ControlError(404, f"unknown operation {operation!r} (known: {', '.join(OPERATIONS)})")
-        return found(self._world, body)
 
 
 async def _body(receive: Receive) -> dict[str, Any]:

@@ -10,9 +10,9 @@ reaches it if, at the moment of publishing, the queue asks for the type and its 
   target's token of document 000, owner of the ordering organisation, receives its own orders; or
 * for offering users: is an identity manager with a managed ISD that is active for the user (document 001).
 
-Offering users have no project, so ownership of an organisation alone gives no access to them: when the managed ISDs
-of document 001's ``user_b`` are cleared, nothing reaches it any more. As upstream, a user who received an event on a
-unified queue does not get it again on a legacy one.
+Offering users have no project, so ownership of an organisation alone gives no access to them: when the managed
+ISDs of document 001's ``user_b`` are cleared, nothing reaches it any more. As upstream, a user who received an
+event on a unified queue does not get it again on a legacy one.
 """
 
 import json

@@ -120,13 +120,14 @@ class Faults:
         for parameter_name, parameter in allowed.items():
             if parameter_name not in parameters:
                 if parameter.required:
-                    raise FaultError(f"fault {name}: parameter {parameter_name!r} is missing (allowed: {names})")
+                    raise FaultError(f"fault {name}: {parameter_name!r} is missing (allowed: {names})")
                 continue
             try:
                 values[parameter_name] = parameter.read(parameters[parameter_name])
             except ValueError as error:
+                got = parameters[parameter_name]
                 raise FaultError(
-                    f"fault {name}: parameter {parameter_name!r} must be {error}, got {parameters[parameter_name]!r}"
+                    f"fault {name}: parameter {parameter_name!r} must be {error}, got {got!r}"
                 ) from error
         self._active[fault] = values
         return fault

@@ -41,9 +41,10 @@ def check_limits(offering: Offering, limits: dict[str, Any]) -> None:
 def place_creation(
     world: World,
     user: User,
+    *,
     offering: Offering,
     project: Project,
-    plan: Plan | None,
+    plan: Plan,
     attributes: dict[str, Any],
     limits: dict[str, Any],
 ) -> Order:
@@ -68,7 +69,7 @@ def place_creation(
             end_date=attributes.get("end_date"),
         )
     )
-    return _place(world, user, resource, OrderType.CREATE, plan, attributes, limits)
+    return _place(world, user, resource, OrderType.CREATE, plan=plan, attributes=attributes, limits=limits)
 
 
 def place_update(world: World, user: User, resource: Resource, limits: dict[str, Any]) -> Order:
@@ -81,7 +82,7 @@ def place_update(world: World, user: User, resource: Resource, limits: dict[str,
     check_limits(resource.offering, limits)
     attributes = {"old_limits": dict(resource.limits)}
     target = _shadow(world, resource) if Fault.SHADOW_RESOURCE in world.faults else resource
-    return _place(world, user, target, OrderType.UPDATE, resource.plan, attributes, limits)
+    return _place(world, user, target, OrderType.UPDATE, plan=resource.plan, attributes=attributes, limits=limits)
 
 
 def place_termination(world: World, user: User, resource: Resource, attributes: dict[str, Any]) -> Order:
@@ -92,7 +93,7 @@ def place_termination(world: World, user: User, resource: Resource, attributes: 
     """
     _check_orderable(world, resource, ResourceAction.TERMINATE)
     target = _shadow(world, resource) if Fault.SHADOW_RESOURCE in world.faults else resource
-    return _place(world, user, target, OrderType.TERMINATE, None, attributes, {})
+    return _place(world, user, target, OrderType.TERMINATE, plan=None, attributes=attributes, limits={})
 
 
 def check_action(order: Order, action: OrderAction) -> None:
@@ -184,6 +185,7 @@ def _place(
     user: User,
     resource: Resource,
     kind: OrderType,
+    *,
     plan: Plan | None,
     attributes: dict[str, Any],
     limits: dict[str, Any],

@@ -49,7 +49,7 @@ def listing(
 
 
 def selected(request: Request, value: dict[str, Any]) -> dict[str, Any]:
-    """Keep the keys named by the request's ``field`` parameters, in the object's own order; all if there are none."""
+    """Keep the keys that the ``field`` parameters name, in the object's own order; all if there are none."""
     fields = request.query.get("field")
     return {key: item for key, item in value.items() if key in fields} if fields else value
 

@@ -105,7 +105,7 @@ class Permissions:
         return customer.uuid in reach.customers or customer.uuid in reach.project_customers
 
     def sees_project(self, user: User, project: Project) -> bool:
-        """Members of the project or of its organisation; not the provider (sample ``projects_filter_backend_id``)."""
+        """Members of the project or its organisation, not the provider (sample ``projects_filter_backend_id``)."""
         if sees_everything(user):
             return True
         reach = self.reach(user)

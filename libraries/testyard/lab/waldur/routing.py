@@ -65,24 +65,20 @@ def resolve(endpoints: Mapping[str, Endpoint], path: str) -> Route | None:
     Returns:
         The route, or None if there is nothing at this address.
     """
-    segments = path.split("/")[2:-1]
-    endpoint = endpoints.get(segments[0]) if segments else None
-    if endpoint is None:
+    collection, *rest = path.split("/")[2:-1] or [""]
+    endpoint = endpoints.get(collection)
+    if endpoint is None or len(rest) > 3:
         return None
-    match segments[1:]:
-        case []:
-            return _route(endpoint, endpoint.collection)
-        case [action] if action in endpoint.collection_actions:
-            return _route(endpoint, endpoint.collection_actions[action])
-        case [item]:
-            return _route(endpoint, endpoint.item, parse_identifier(item))
-        case [item, action]:
-            return _route(endpoint, endpoint.item_actions.get(action, {}), parse_identifier(item))
-        case [item, action, child]:
-            return _route(
-                endpoint, endpoint.children.get(action, {}), parse_identifier(item), parse_identifier(child)
-            )
-    return None
+    item, action, child = (*rest, None, None, None)[:3]
+    if item is None:
+        return _route(endpoint, endpoint.collection)
+    if action is None and item in endpoint.collection_actions:
+        return _route(endpoint, endpoint.collection_actions[item])
+    if child is not None:
+        methods = endpoint.children.get(action or "", {})
+        return _route(endpoint, methods, parse_identifier(item), parse_identifier(child))
+    methods = endpoint.item if action is None else endpoint.item_actions.get(action, {})
+    return _route(endpoint, methods, parse_identifier(item))
 
 
 def _route(

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import uvicorn
@@ -94,28 +95,30 @@ class Listener:
         )
         self._state = ServerState()
         self._state.default_headers = [(b"server", b"testyard")]
-        self._socket: socket.socket | None = listening
         self._address = listening.getsockname()
-        self._family = listening.family
+        self._waiting: socket.socket | None = listening
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
         """Take connections; after ``close``, on the same port as before."""
-        if self._server is not None:
+        if self._waiting is None:
             return
         loop = asyncio.get_running_loop()
-        listening = self._socket or _bind(self._family, self._address)
-        self._socket = None
         if not self._config.loaded:
             self._config.load()
-        self._server = await loop.create_server(self._protocol, sock=listening, backlog=_BACKLOG)
+        self._server = await loop.create_server(self._protocol, sock=self._waiting, backlog=_BACKLOG)
+        self._waiting = None
 
     async def close(self) -> None:
-        """Refuse connections: close the listening socket, the idle connections and those that become idle."""
+        """Refuse connections: close the listening socket, the idle connections and those that become idle.
+
+        A socket that is bound but does not listen keeps the port from being taken meanwhile.
+        """
         if self._server is None:
             return
         self._server.close()
         self._server = None
+        self._waiting = _bind(self._address)
         for connection in list(self._state.connections):
             connection.shutdown()
 
@@ -124,6 +127,8 @@ class Listener:
         if self._server is not None:
             self._server.close()
             self._server = None
+        if self._waiting is not None:
+            self._waiting.close()
         for connection in list(self._state.connections):
             transport = getattr(connection, "transport", None)
             if isinstance(transport, asyncio.Transport):
@@ -155,7 +160,8 @@ async def serve(
     """
     directory.mkdir(parents=True, exist_ok=True)
     requests, events = Journal(directory / "requests.jsonl"), Journal(directory / "events.jsonl")
-    broker = Broker()
+    # RabbitMQ grants whatever interval a client asks for; so does a small one of our own.
+    broker = Broker(server_heart_beat=timedelta(milliseconds=100))
     store, faults = Store(), Faults()
     permissions = Permissions(store)
     world = World(
@@ -211,11 +217,15 @@ def _watch_for_end(over: asyncio.Event, *, ignore_interrupt: bool) -> None:
     threading.Thread(target=wait_for_parent, name="parent watch", daemon=True).start()
 
 
-def _bind(family: int, address: tuple[str, int]) -> socket.socket:
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind(address)
-    return listening
+def _bind(address: tuple[str, int]) -> socket.socket:
+    bound = socket.socket()
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -225,8 +235,8 @@ def bind(host: str, port: int) -> socket.socket:
         StartError: The port is taken or the host is not of this machine; names both.
     """
     try:
-        listening = _bind(socket.AF_INET, (host, port))
-        listening.listen(_BACKLOG)
+        listening = _bind((host, port))
+        listening.listen()
     except OSError as error:
         raise StartError(f"cannot listen on port {port} of {host}: {error.strerror}") from error
     return listening

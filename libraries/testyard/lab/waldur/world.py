@@ -11,7 +11,7 @@ from testyard.lab.waldur.store import Store
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """One Waldur instance: its data, the rights on it, its events and queues, and the faults that are switched on."""
+    """One Waldur instance: its data, the rights on it, its events and queues, and the faults."""
 
     store: Store
     permissions: Permissions

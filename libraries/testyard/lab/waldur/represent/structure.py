@@ -1,4 +1,4 @@
-"""Users, roles, organisations and projects in JSON (samples ``users_me``, ``user_get``, ``customer_*``, ``project_*``)."""
+"""Users, roles, organisations, projects in JSON (samples ``user*``, ``roles_list``, ``customer_*``, ``project_*``)."""
 
 from typing import Any
 

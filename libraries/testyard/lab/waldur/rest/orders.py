@@ -15,10 +15,7 @@ from testyard.lab.waldur.rest.lookup import find_order, narrowed
 from testyard.lab.waldur.routing import Endpoint
 from testyard.lab.waldur.world import World
 
-APPROVED_DETAIL = {
-    OrderAction.APPROVE_BY_CONSUMER: "Order has been approved.",
-    OrderAction.APPROVE_BY_PROVIDER: "Order has been approved.",
-}
+APPROVED_DETAIL = "Order has been approved."
 """Exception to samples ``order_approve_by_consumer`` and ``order_approve_by_provider``, whose bodies are empty.
 
 waldur-api-client 8.1.2 parses the answer as ``OrderInfoResponse`` and requires ``detail``."""
@@ -59,7 +56,9 @@ def create_order(world: World, request: Request) -> Reply:
     if offering is None or project is None:
         raise AssertionError("check() refuses a body without offering or project")
     plan = _plan(offering, plan_link)
-    order = orders.place_creation(world, caller, offering, project, plan, attributes, limits)
+    order = orders.place_creation(
+        world, caller, offering=offering, project=project, plan=plan, attributes=attributes, limits=limits
+    )
     order.callback_url, order.request_comment = callback_url, request_comment
     store.touch(order)
     return created(order_created(request, order))
@@ -86,7 +85,7 @@ def approve_by_consumer(world: World, request: Request) -> Reply:
     """POST .../approve_by_consumer/."""
     order = _as_consumer(world, request, "ORDER.APPROVE")
     orders.approve_by_consumer(world, order, request.caller)
-    return json_reply({"detail": APPROVED_DETAIL[OrderAction.APPROVE_BY_CONSUMER]})
+    return json_reply({"detail": APPROVED_DETAIL})
 
 
 def reject_by_consumer(world: World, request: Request) -> Reply:
@@ -101,7 +100,7 @@ def approve_by_provider(world: World, request: Request) -> Reply:
     """POST .../approve_by_provider/."""
     order = _as_provider(world, request, "ORDER.APPROVE")
     orders.approve_by_provider(world, order, request.caller)
-    return json_reply({"detail": APPROVED_DETAIL[OrderAction.APPROVE_BY_PROVIDER]})
+    return json_reply({"detail": APPROVED_DETAIL})
 
 
 def reject_by_provider(world: World, request: Request) -> Reply:

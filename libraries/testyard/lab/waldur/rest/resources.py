@@ -133,7 +133,7 @@ def set_end_date_by_provider(world: World, request: Request) -> Reply:
 
 
 def set_backend_id(world: World, request: Request) -> Reply:
-    """POST .../set_backend_id/ {backend_id}: an opaque text, kept as it is (sample ``resource_set_backend_id``)."""
+    """POST .../set_backend_id/ {backend_id}: opaque, kept as it is (sample ``resource_set_backend_id``)."""
     resource = _as_provider(world, request, "RESOURCE.SET_BACKEND_ID")
     payload = Payload(request.body)
     backend_id = payload.text("backend_id", required=True)

@@ -1,0 +1,158 @@
+"""The identity bridge and the eduTEAMS look-up: accounts that other identity providers push or name.
+
+Status codes and texts follow upstream's ``IdentityBridgeView`` and ``RemoteEduteamsView``.
+"""
+
+import re
+
+from testyard.lab.waldur.exchange import ApiError, Reply, Request, json_reply
+from testyard.lab.waldur.model import User
+from testyard.lab.waldur.offering_users import announce_profile_change
+from testyard.lab.waldur.payload import Payload
+from testyard.lab.waldur.represent.structure import PROFILE_LISTS
+from testyard.lab.waldur.routing import Endpoint
+from testyard.lab.waldur.users import new_token
+from testyard.lab.waldur.world import World
+
+_SOURCE = re.compile(r"[a-z]+:[a-zA-Z0-9._-]+")
+_OWN_FIELDS = ("first_name", "last_name", "email")
+ALLOWED_FIELDS = (
+    *_OWN_FIELDS,
+    "organization",
+    "affiliations",
+    "civil_number",
+    "phone_number",
+    "identity_source",
+    "gender",
+    "personal_title",
+    "birth_date",
+    "place_of_birth",
+    "address",
+    "country_of_residence",
+    "nationality",
+    "nationalities",
+    "organization_country",
+    "organization_type",
+    "eduperson_assurance",
+)
+"""What may be pushed (``IdentityBridgeRequestRequest`` of the client)."""
+
+
+def push(world: World, request: Request) -> Reply:
+    """POST identity-bridge/ {username, source, ...}: creates or updates the user; again, it changes nothing."""
+    _require_bridge(world, request)
+    username, source = _username_and_source(request)
+    payload = Payload(request.body)
+    unknown = sorted(request.body.keys() - {"username", "source", *ALLOWED_FIELDS})
+    if unknown:
+        fields = ", ".join(unknown)
+        raise ApiError(
+            400, {"non_field_errors": [f"Fields not allowed by Identity Bridge configuration: {fields}"]}
+        )
+    user = _user_named(world, username)
+    is_new = user is None
+    if user is None:
+        user = world.store.users.add(
+            User(username=username, slug=world.store.slug("user", username), token=new_token())
+        )
+    changed = _take_over(payload, user)
+    payload.check()
+    if source not in user.active_isds:
+        user.active_isds = [*user.active_isds, source]
+        changed.append("active_isds")
+    if not user.is_active:
+        user.is_active = True
+        changed.append("is_active")
+    if changed or is_new:
+        world.store.touch(user)
+        announce_profile_change(world, user, changed)
+    return json_reply({"uuid": user.uuid, "created": is_new, "updated_fields": sorted(changed)})
+
+
+def remove(world: World, request: Request) -> Reply:
+    """POST identity-bridge/remove/ {username, source}: without an ISD left, the user is deactivated."""
+    _require_bridge(world, request)
+    username, source = _username_and_source(request)
+    user = _user_named(world, username)
+    if user is None:
+        raise ApiError(404, {"detail": f"User {username} not found."})
+    if source in user.active_isds:
+        user.active_isds = [isd for isd in user.active_isds if isd != source]
+        user.is_active = bool(user.active_isds)
+        world.store.touch(user)
+        announce_profile_change(world, user, ["active_isds"])
+    return json_reply({"uuid": user.uuid, "deactivated": not user.is_active})
+
+
+def list_allowed_fields(world: World, request: Request) -> Reply:
+    """GET identity-bridge/allowed-fields/."""
+    _require_bridge(world, request)
+    return json_reply({"allowed_fields": sorted(ALLOWED_FIELDS)})
+
+
+def look_up_eduteams(world: World, request: Request) -> Reply:
+    """POST remote-eduteams/ {cuid}: the user whose username is the CUID.
+
+    A real server asks eduTEAMS for a CUID that it does not know; the double knows its own users only.
+    """
+    caller = request.caller
+    if not (caller.is_staff or caller.is_identity_manager):
+        raise ApiError(403, "Only staff and identity manager are allowed to sync remote users.")
+    payload = Payload(request.body)
+    cuid = payload.text("cuid", required=True, blank=False)
+    payload.check()
+    user = _user_named(world, cuid)
+    if user is None:
+        raise ApiError(404, {"detail": f"User {cuid} has not been found"})
+    return json_reply({"uuid": user.uuid})
+
+
+def _require_bridge(world: World, request: Request) -> None:
+    caller = request.caller
+    if not world.store.federated_identity_sync:
+        raise ApiError(403, "Identity Bridge is disabled.")
+    if not (caller.is_staff or caller.is_identity_manager):
+        raise ApiError(403, "Only staff and identity managers are allowed to use the Identity Bridge.")
+
+
+def _username_and_source(request: Request) -> tuple[str, str]:
+    payload = Payload(request.body)
+    username = payload.text("username", required=True, blank=False)
+    source = payload.text("source", required=True, blank=False)
+    if source and not _SOURCE.fullmatch(source):
+        payload.fail("source", "Source must match the format 'type:name' (e.g. 'isd:puhuri').")
+    payload.check()
+    caller = request.caller
+    if not caller.is_staff and source not in caller.managed_isds:
+        raise ApiError(403, f"Source '{source}' is not in your managed ISDs.")
+    return username, source
+
+
+def _user_named(world: World, username: str) -> User | None:
+    return next(iter(world.store.users.where("username", username.lower()).values()), None)
+
+
+def _take_over(payload: Payload, user: User) -> list[str]:
+    changed = []
+    for name in ALLOWED_FIELDS:
+        if name not in payload:
+            continue
+        value = payload.texts(name) if name in PROFILE_LISTS else payload.raw(name)
+        if name in _OWN_FIELDS:
+            if getattr(user, name) != value:
+                setattr(user, name, payload.text(name))
+                changed.append(name)
+        elif user.details.get(name) != value:
+            user.details[name] = value
+            changed.append(name)
+    return changed
+
+
+ENDPOINTS = {
+    "identity-bridge": Endpoint(
+        "User",
+        collection={"POST": push},
+        collection_actions={"remove": {"POST": remove}, "allowed-fields": {"GET": list_allowed_fields}},
+    ),
+    "remote-eduteams": Endpoint("User", collection={"POST": look_up_eduteams}),
+}
