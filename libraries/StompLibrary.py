@@ -105,13 +105,13 @@ class StompLibrary(MaskingListener):
         Example:
             | ${source} = | New Channel | source |
         """
-        channel = Channel(name, EventCapture(name, self._journal))
+        channel = Channel(name, EventCapture(name, self._journal), lent=True)
         self._register(channel)
         return channel
 
     @keyword(tags=["Setup"])
     def close_channels(self) -> None:
-        """Disconnect and forget every channel.
+        """Forget every channel, and disconnect those that `Open Channel` opened.
 
         Example:
             | Close Channels |

@@ -29,6 +29,7 @@ class Channel:
         connection: The stomp.py connection.
         queue: The queue it drains.
         object_types: What its queue receives, as the server said; empty when unknown.
+        lent: Whether somebody else, such as the site agent, opened the connection and closes it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Channel:
     connection: Any = field(default=None, repr=False)
     queue: str = ""
     object_types: tuple[str, ...] = ()
+    lent: bool = False
 
     @property
     def is_connected(self) -> bool:
@@ -87,8 +89,8 @@ class Channel:
         return handle
 
     def close(self) -> None:
-        """Disconnect, when connected."""
-        if self.is_connected:
+        """Disconnect, when connected and not lent."""
+        if self.is_connected and not self.lent:
             self.connection.disconnect()
 
 

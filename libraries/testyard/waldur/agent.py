@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
@@ -203,11 +203,12 @@ class SiteAgent:
 
     def close(self) -> None:
         """Disconnect from STOMP and REST; the agent's queues stay, as they do for a real agent."""
-        for subscription in self._subscriptions:
-            subscription.connection.remove_listener(self._modules.subscriptions.WALDUR_LISTENER_NAME)
-            if subscription.connection.is_connected():
-                subscription.connection.disconnect()
-        self._subscriptions.clear()
+        while self._subscriptions:
+            connection = self._subscriptions.pop().connection
+            # Without its listener the agent does not reconnect.
+            connection.remove_listener(self._modules.subscriptions.WALDUR_LISTENER_NAME)
+            with suppress(self._modules.stomp_problem, OSError):  # it may be just breaking
+                connection.disconnect()
         for client in (self.client, self.backend.client._api_client):
             client.get_httpx_client().close()
         self._log.uninstall()
@@ -303,8 +304,13 @@ def _import_agent() -> SimpleNamespace:
     """The agent's modules, imported when first needed: that takes about three seconds."""
     import waldur_site_agent.event_processing.event_subscription_manager as subscriptions
     import waldur_site_agent.event_processing.utils as event_utils
+    from stomp.exception import StompException
     from waldur_site_agent.common import processors, utils
 
     return SimpleNamespace(
-        processors=processors, utils=utils, subscriptions=subscriptions, event_utils=event_utils
+        processors=processors,
+        utils=utils,
+        subscriptions=subscriptions,
+        event_utils=event_utils,
+        stomp_problem=StompException,
     )

@@ -78,11 +78,11 @@ class PublicApplication:
         if path == STOMP_PATH and Fault.NO_STOMP not in self._world.faults:
             caller, status = _ANONYMOUS, await self._serve_stomp(scope, receive, send)
         else:
-            content = await _read(receive) if scope["method"] in _WITH_BODY else b""
+            content = await read_body(receive) if scope["method"] in _WITH_BODY else b""
             caller, user, refusal = self._caller(headers)
             reply, body = self._answer(scope, headers, content, user, refusal)
             status = reply.status
-            await _send(send, reply, with_body=scope["method"] != "HEAD")
+            await send_reply(send, reply, with_body=scope["method"] != "HEAD")
         self._note(scope, started, status=status, caller=caller, body=body)
 
     def _answer(
@@ -190,7 +190,8 @@ def _headers(scope: Scope) -> Mapping[bytes, bytes]:
     return dict(scope["headers"])
 
 
-async def _read(receive: Receive) -> bytes:
+async def read_body(receive: Receive) -> bytes:
+    """Read the whole body of a request."""
     content = b""
     while True:
         message = await receive()
@@ -199,7 +200,8 @@ async def _read(receive: Receive) -> bytes:
             return content
 
 
-async def _send(send: Send, reply: Reply, *, with_body: bool) -> None:
+async def send_reply(send: Send, reply: Reply, *, with_body: bool = True) -> None:
+    """Send a reply with its length."""
     length = (b"content-length", str(len(reply.body)).encode())
     await send({"type": "http.response.start", "status": reply.status, "headers": [*reply.headers, length]})
     await send({"type": "http.response.body", "body": reply.body if with_body else b""})

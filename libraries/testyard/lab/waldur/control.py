@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from testyard.lab.broker import Broker
-from testyard.lab.waldur.app import Receive, Scope, Send
-from testyard.lab.waldur.exchange import ApiError, to_json
+from testyard.lab.waldur.app import Receive, Scope, Send, read_body, send_reply
+from testyard.lab.waldur.exchange import JSON_TYPE, ApiError, Reply, empty, json_reply
 from testyard.lab.waldur.faults import Fault, FaultError, parse_fault
 from testyard.lab.waldur.identifiers import new_identifier
 from testyard.lab.waldur.journal import Journal
@@ -22,9 +22,6 @@ from testyard.lab.waldur.shell import OPERATIONS
 from testyard.lab.waldur.world import World
 
 TOKEN_HEADER = b"x-lab-token"
-
-Answer = tuple[int, Any]
-"""Status and JSON value."""
 
 
 class Gate(Protocol):
@@ -94,89 +91,76 @@ class ControlApplication:
         if scope["type"] != "http":
             return
         try:
-            status, value = await self._answer(scope, receive)
+            reply = await self._answer(scope, receive)
         except ControlError as error:
-            status, value = error.status, {"detail": str(error)}
+            reply = json_reply({"detail": str(error)}, error.status)
         except FaultError as error:
-            status, value = 400, {"detail": str(error)}
+            reply = json_reply({"detail": str(error)}, 400)
         except ApiError as error:
-            status, value = error.status, error.body
-        content = b"" if status == 204 else to_json(value)
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [
-                    (b"content-type", b"application/json"),
-                    (b"content-length", str(len(content)).encode()),
-                ],
-            }
-        )
-        await send({"type": "http.response.body", "body": content})
+            reply = json_reply(error.body, error.status)
+        await send_reply(send, reply)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         given = dict(scope["headers"]).get(TOKEN_HEADER, b"")
         if not secrets.compare_digest(given, self._token):
             raise ControlError(401, "The header X-Lab-Token is missing or wrong.")
         method: str = scope["method"]
         head, _, tail = scope["path"].strip("/").partition("/")
-        exact = self._exact.get((method, head, tail))
-        prefixed = self._prefixed.get((method, head)) if tail else None
-        if exact is None and prefixed is None:
+        handler = self._exact.get((method, head, tail)) or (self._prefixed.get((method, head)) if tail else None)
+        if handler is None:
             raise ControlError(404, f"The control API has no {method} {scope['path']}.")
         body = await _body(receive) if method in ("POST", "PUT") else {}
-        after = _after(scope["query_string"])
-        if exact is not None:
-            return await exact(self, _Call(tail, body, after))
-        return await prefixed(self, _Call(tail, body, after)) if prefixed else (404, None)
+        return await handler(self, _Call(tail, body, _after(scope["query_string"])))
 
-    async def _ready(self, _call: "_Call") -> Answer:
-        return 200, {
-            "name": self._name,
-            "pid": os.getpid(),
-            "boot_id": self._boot_identifier,
-            "staff_user_uuid": self._staff_identifier,
-        }
+    async def _ready(self, _call: "_Call") -> Reply:
+        return json_reply(
+            {
+                "name": self._name,
+                "pid": os.getpid(),
+                "boot_id": self._boot_identifier,
+                "staff_user_uuid": self._staff_identifier,
+            }
+        )
 
-    async def _read_journal(self, call: "_Call") -> Answer:
-        return 200, {"entries": list(self._requests.read(call.after)), "last": self._requests.last}
+    async def _read_journal(self, call: "_Call") -> Reply:
+        return _journal_page("entries", self._requests, call.after)
 
-    async def _read_events(self, call: "_Call") -> Answer:
-        return 200, {"events": list(self._events.read(call.after)), "last": self._events.last}
+    async def _read_events(self, call: "_Call") -> Reply:
+        return _journal_page("events", self._events, call.after)
 
-    async def _write_marker(self, call: "_Call") -> Answer:
-        return 201, {"sequence": self._mark(str(call.body.get("text", "")))}
+    async def _write_marker(self, call: "_Call") -> Reply:
+        return json_reply({"sequence": self._mark(str(call.body.get("text", "")))}, 201)
 
-    async def _list_faults(self, _call: "_Call") -> Answer:
-        return 200, {"active": self._world.faults.active}
+    async def _list_faults(self, _call: "_Call") -> Reply:
+        return json_reply({"active": self._world.faults.active})
 
-    async def _set_fault(self, call: "_Call") -> Answer:
+    async def _set_fault(self, call: "_Call") -> Reply:
         await self._set(call.name, call.body)
-        return 200, {"active": self._world.faults.active}
+        return json_reply({"active": self._world.faults.active})
 
-    async def _clear_fault(self, call: "_Call") -> Answer:
+    async def _clear_fault(self, call: "_Call") -> Reply:
         await self._clear(parse_fault(call.name))
-        return 204, None
+        return empty(204)
 
-    async def _clear_faults(self, _call: "_Call") -> Answer:
+    async def _clear_faults(self, _call: "_Call") -> Reply:
         for name in self._world.faults.active:
             await self._clear(parse_fault(name))
-        return 204, None
+        return empty(204)
 
-    async def _drop_stomp(self, _call: "_Call") -> Answer:
-        return 200, {"dropped": self._broker.drop_connections()}
+    async def _drop_stomp(self, _call: "_Call") -> Reply:
+        return json_reply({"dropped": self._broker.drop_connections()})
 
-    async def _list_connections(self, _call: "_Call") -> Answer:
-        return 200, self._connections()
+    async def _list_connections(self, _call: "_Call") -> Reply:
+        return json_reply(self._connections())
 
-    async def _run_shell(self, call: "_Call") -> Answer:
+    async def _run_shell(self, call: "_Call") -> Reply:
         operation = OPERATIONS.get(call.name)
         if operation is None:
             known = ", ".join(OPERATIONS)
             raise ControlError(404, f"unknown operation {call.name!r} (known: {known})")
-        return 200, operation(self._world, call.body)
+        return json_reply(operation(self._world, call.body))
 
-    _exact: Mapping[tuple[str, str, str], Callable[["ControlApplication", "_Call"], Awaitable[Answer]]] = {
+    _exact: Mapping[tuple[str, str, str], Callable[["ControlApplication", "_Call"], Awaitable[Reply]]] = {
         ("GET", "ready", ""): _ready,
         ("GET", "journal", ""): _read_journal,
         ("GET", "events", ""): _read_events,
@@ -186,7 +170,7 @@ class ControlApplication:
         ("POST", "stomp", "drop"): _drop_stomp,
         ("GET", "stomp", "connections"): _list_connections,
     }
-    _prefixed: Mapping[tuple[str, str], Callable[["ControlApplication", "_Call"], Awaitable[Answer]]] = {
+    _prefixed: Mapping[tuple[str, str], Callable[["ControlApplication", "_Call"], Awaitable[Reply]]] = {
         ("PUT", "faults"): _set_fault,
         ("DELETE", "faults"): _clear_fault,
         ("POST", "shell"): _run_shell,
@@ -247,13 +231,14 @@ class ControlApplication:
         return snapshots
 
 
+def _journal_page(name: str, journal: Journal, after: int) -> Reply:
+    """Entries as they are on disk, without parsing them."""
+    lines = b",".join(journal.read_lines(after))
+    return Reply(200, b'{"%b":[%b],"last":%d}' % (name.encode(), lines, journal.last), [JSON_TYPE])
+
+
 async def _body(receive: Receive) -> dict[str, Any]:
-    content = b""
-    while True:
-        message = await receive()
-        content += message.get("body", b"")
-        if not message.get("more_body"):
-            break
+    content = await read_body(receive)
     if not content:
         return {}
     try:

@@ -250,7 +250,8 @@ class Events:
             return
         deliveries = list(self._deliveries(event))
         if self._faults.consume_for_event(Fault.DROP_EVENT, event.object_type, event.state):
-            self._note(event, [], "dropped")
+            # The queues it was due to, so that a tester can tell a lost event from one for nobody.
+            self._note(event, [delivery.queue for delivery in deliveries], "dropped")
         elif Fault.REORDER_EVENTS in self._faults and self._held is None:
             self._held = (event, deliveries)
             self._note(event, [], "held")

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ MASK = "***"
 class Journal:
     """A journal file that can be read back from any entry without being held in memory.
 
-    Writes are buffered; ``read`` first writes out what is buffered, so it sees every entry made before it.
+    Writes are buffered; reading first writes out what is buffered, so it sees every entry made before it.
 
     Args:
         path: The file; created or truncated.
@@ -48,18 +49,21 @@ class Journal:
             self._offsets.append(self._position)
         return self.last
 
-    def read(self, after: int = 0) -> Iterator[dict[str, Any]]:
-        """Yield the entries with a sequence number greater than ``after``, in order."""
-        if after >= self.last:
-            return
+    def read_lines(self, after: int = 0) -> Iterator[bytes]:
+        """Yield the JSON text of the entries with a sequence number greater than ``after``, in order."""
         self._file.flush()
         after = max(after, 0)
+        if after >= self.last:
+            return
         with self._path.open("rb") as file:
             file.seek(self._offsets[after // _INDEX_EVERY])
-            for line in file:
-                entry = json.loads(line)
-                if entry["sequence"] > after:
-                    yield entry
+            for line in islice(file, after % _INDEX_EVERY, None):
+                yield line.rstrip(b"\n")
+
+    def read(self, after: int = 0) -> Iterator[dict[str, Any]]:
+        """As ``read_lines``, parsed."""
+        for line in self.read_lines(after):
+            yield json.loads(line)
 
     def close(self) -> None:
         """Write out what is buffered and close the file."""

@@ -1,6 +1,6 @@
 """The double's database: tables in memory with indexes, and a cache of serialised objects."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from testyard.lab.waldur.identifiers import parse_identifier, slug_stem, timestamp
@@ -190,23 +190,27 @@ class Store:
         self._slugs[kind, stem] = number
         return f"{stem}-{number}"
 
-    def fragment(self, kind: str, identifier: str, base: str, render: Callable[[], bytes]) -> bytes:
-        """The serialised form of an object, from the cache or rendered now.
+    def fragments(
+        self, kind: str, base: str, rows: Sequence[EntityT], render: Callable[[EntityT], bytes]
+    ) -> list[bytes]:
+        """The serialised forms of objects, from the cache or rendered now.
 
         Args:
-            kind: Which of the object's representations.
-            identifier: UUID of the object.
-            base: Scheme and host in the object's links; the cache serves one at a time.
-            render: Produces the form when it is not cached.
+            kind: Which of the objects' representations.
+            base: Scheme and host in the objects' links; the cache serves one at a time.
+            rows: The objects.
+            render: Produces the form of one that is not cached.
         """
-        if base != self._fragments_base or len(self._fragments) >= _CACHED_FRAGMENTS:
+        if base != self._fragments_base or len(self._fragments) > _CACHED_FRAGMENTS:
             self._fragments.clear()
             self._fragments_base = base
-        key = (kind, identifier)
-        found = self._fragments.get(key)
-        if found is None:
-            found = self._fragments[key] = render()
-        return found
+        cache = self._fragments
+        forms = [cache.get((kind, row.uuid)) for row in rows]
+        if None in forms:
+            for position, row in enumerate(rows):
+                if forms[position] is None:
+                    forms[position] = cache[kind, row.uuid] = render(row)
+        return [form for form in forms if form is not None]
 
     def touch(self, entity: Entity) -> None:
         """Note that an entity changed: update ``modified`` and drop every cached form that shows it."""

@@ -1,4 +1,4 @@
-"""Categories, providers, offerings, plans in JSON (samples ``category_*``, ``service_provider_*``, ``offering_*``)."""
+"""Categories, providers, offerings and plans in JSON (samples ``category_*``, ``service_*``, ``offering_*``)."""
 
 from typing import Any
 

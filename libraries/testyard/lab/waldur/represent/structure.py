@@ -1,4 +1,4 @@
-"""Users, roles, organisations, projects in JSON (samples ``user*``, ``roles_list``, ``customer_*``, ``project_*``)."""
+"""Users, roles, organisations, projects in JSON (samples ``user*``, ``role*``, ``customer*``, ``project*``)."""
 
 from typing import Any
 

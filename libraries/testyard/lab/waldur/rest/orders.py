@@ -1,6 +1,7 @@
 """Orders (``/api/marketplace-orders/``)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from testyard.lab.waldur import orders
 from testyard.lab.waldur.exchange import ApiError, Reply, Request, created, empty, json_reply, to_json
@@ -26,12 +27,14 @@ REJECTED_DETAIL = "Order has been rejected."
 
 def list_orders(world: World, request: Request) -> Reply:
     """GET marketplace-orders/."""
-    base = request.base
 
-    def fragment(order: Order) -> bytes:
-        return world.store.fragment("order", order.uuid, base, lambda: to_json(order_details(request, order)))
+    def details(order: Order) -> dict[str, Any]:
+        return order_details(request, order)
 
-    return listing(request, _chosen(world, request), lambda order: order_details(request, order), fragment)
+    def serialise(rows: Sequence[Order]) -> list[bytes]:
+        return world.store.fragments("order", request.base, rows, lambda order: to_json(details(order)))
+
+    return listing(request, _chosen(world, request), details, serialise)
 
 
 def create_order(world: World, request: Request) -> Reply:
@@ -191,17 +194,14 @@ def _candidates(world: World, request: Request) -> Iterable[Order]:
         "project": request.identifiers("project_uuid"),
         "offering": request.identifiers("offering_uuid"),
     }
-    chosen = next((name for name, keys in filters.items() if keys is not None), None)
-    if chosen is None:
+    asked = [(name, keys) for name, keys in filters.items() if keys is not None]
+    if not asked:
         return table
-    rows = narrowed(table, chosen, filters[chosen])
-    projects, offerings = filters["project"], filters["offering"]
-    return [
-        order
-        for order in rows
-        if (projects is None or order.project.uuid in projects)
-        and (offerings is None or order.offering.uuid in offerings)
-    ]
+    (index, keys), *others = asked
+    rows = narrowed(table, index, keys)
+    for name, wanted in others:
+        rows = [order for order in rows if getattr(order, name).uuid in wanted]
+    return rows
 
 
 def _check_states(states: frozenset[str]) -> None:

@@ -1,6 +1,7 @@
 """Resources in their two views: ``/api/marketplace-resources/`` and ``/api/marketplace-provider-resources/``."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from testyard.lab.waldur import orders
 from testyard.lab.waldur.exchange import ApiError, Reply, Request, empty, json_reply, to_json
@@ -35,18 +36,16 @@ def list_resources(sees: Sees) -> Handler:
     """Make the handler of GET on one of the two collections."""
 
     def handler(world: World, request: Request) -> Reply:
+        def summary(resource: Resource) -> dict[str, Any]:
+            return resource_summary(world, request, resource)
+
+        def serialise(rows: Sequence[Resource]) -> list[bytes]:
+            return world.store.fragments(
+                "resource", request.base, rows, lambda resource: to_json(summary(resource))
+            )
+
         rows = [resource for resource in _candidates(world, request) if sees(world.permissions, request, resource)]
-        return listing(
-            request,
-            _filtered(request, rows),
-            lambda resource: resource_summary(world, request, resource),
-            lambda resource: world.store.fragment(
-                "resource",
-                resource.uuid,
-                request.base,
-                lambda: to_json(resource_summary(world, request, resource)),
-            ),
-        )
+        return listing(request, _filtered(request, rows), summary, serialise)
 
     return handler
 
@@ -83,7 +82,7 @@ def list_plan_periods(find: FindResource) -> Handler:
         resource = find(world, request)
         if resource.plan is None:
             return json_reply([])
-        period: dict[str, object] = {
+        period: dict[str, Any] = {
             "uuid": resource.uuid,
             "plan_name": resource.plan.name,
             "plan_uuid": resource.plan.uuid,
