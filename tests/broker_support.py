@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import stomp
 import uvicorn
+import websocket
 from starlette.applications import Starlette
 from stomp.exception import NotConnectedException
 from testyard.core.deadline import Deadline, wait_until
@@ -177,6 +178,7 @@ class StompClient(stomp.ConnectionListener):
 
     def __init__(self, port: int, **settings: object) -> None:
         self.heard: queue.Queue[tuple[str, object]] = queue.Queue()
+        self._sockets: list[websocket.WebSocket] = []
         self.connection = stomp.WSStompConnection(
             [("127.0.0.1", port)], ws_path=PATH, reconnect_attempts_max=1, **{"vhost": VHOST} | settings
         )
@@ -200,6 +202,12 @@ class StompClient(stomp.ConnectionListener):
             pass
         self.connection.transport.disconnect_socket()
         self.connection.transport.stop()
+        for each in self._sockets:
+            each.shutdown()
+
+    def on_connecting(self, host_and_port: object) -> None:
+        # stomp.py forgets its socket without closing it when the server closed the WebSocket first.
+        self._sockets.append(self.connection.transport.socket)
 
     def on_message(self, frame: object) -> None:
         self.heard.put(("message", frame))

@@ -11,15 +11,13 @@ from robot.api import logger
 from robot.api.deco import keyword
 from robot.api.types import Secret
 from testyard.core.deadline import Deadline
-from testyard.core.errors import ConfigurationError, NotMetError, UserError
+from testyard.core.errors import NotMetError, UserError
 from testyard.core.tables import html_table
 from testyard.stomp.channel import Channel
-from testyard.waldur.agent import Pace, SiteAgent
-from testyard.waldur.api import Waldur
-from testyard.waldur.approval import ApprovingProvider
+from testyard.waldur.agent import Pace
 from testyard.waldur.calls import CALL_COLUMNS, Call, split_call
-from testyard.waldur.configuration import load_configuration, write_configuration
-from testyard.waldur.federation import Federation
+from testyard.waldur.configuration import write_configuration
+from testyard.waldur.federation import open_federation, open_own_federation
 from testyard.waldur.preflight import (
     REQUIREMENT_COLUMNS,
     Preflight,
@@ -32,10 +30,6 @@ from testyard.waldur.preflight import (
 from testyard.waldur.states import OrderState, Side
 
 from WaldurLibrary.session import Session
-
-CONFIGURATION_VARIABLE = "WALDUR_E2E_CONFIG"
-PROJECT_VARIABLE = "WALDUR_E2E_PROJECT_A_UUID"
-PROVIDER_TOKEN_VARIABLE = "WALDUR_E2E_PROVIDER_B_TOKEN"
 
 
 class DrivingKeywords:
@@ -89,24 +83,18 @@ class DrivingKeywords:
             | Join Federation | agent.yaml | project=${project} |
         """
         path = Path(configuration)
-        offering = load_configuration(path).offering
-        settings = offering.backend_settings
-        customer = customer_token.value if customer_token else offering.waldur_api_token
-        provider = provider_token.value if provider_token else settings.target_api_token
         # Before the next agent: two of them would both hold the agent's loggers.
         self._session.leave_federation()
-        agent = SiteAgent(path, self._session.journal, Pace(retry_delay, heart_beat))
-        self._session.join_federation(
-            Federation(
-                offering,
-                project,
-                Waldur(offering.waldur_api_url, customer, name="Waldur A"),
-                Waldur(settings.target_api_url, settings.target_api_token, name="Waldur B"),
-                ApprovingProvider(Waldur(settings.target_api_url, provider, name="Waldur B")),
-                agent,
-            )
+        federation = open_federation(
+            path,
+            project,
+            self._session.journal,
+            customer_token=customer_token.value if customer_token else None,
+            provider_token=provider_token.value if provider_token else None,
+            pace=Pace(retry_delay, heart_beat),
         )
-        logger.info(f"Site agent {agent.version} with {path}: {agent.pace}")
+        self._session.join_federation(federation)
+        logger.info(f"Site agent {federation.agent.version} with {path}: {federation.agent.pace}")
 
     @keyword(tags=["Setup"])
     def join_own_federation(self) -> None:
@@ -121,21 +109,9 @@ class DrivingKeywords:
         Example:
             | Join Own Federation |
         """
-        values = {name: os.environ.get(name, "") for name in (CONFIGURATION_VARIABLE, PROJECT_VARIABLE)}
-        missing = [name for name, value in values.items() if not value]
-        if missing:
-            message = (
-                f"WALDUR_E2E_TESTS is true, so the suites use your own Waldurs, but {' and '.join(missing)} "
-                f"{'is' if len(missing) == 1 else 'are'} not set."
-            )
-            raise ConfigurationError(message)
-        provider = os.environ.get(PROVIDER_TOKEN_VARIABLE)
-        self.join_federation(
-            values[CONFIGURATION_VARIABLE],
-            project=values[PROJECT_VARIABLE],
-            provider_token=Secret(provider) if provider else None,
-        )
-        federation = self._session.federation
+        self._session.leave_federation()
+        federation = open_own_federation(os.environ, self._session.journal)
+        self._session.join_federation(federation)
         plan = (
             f"This run orders, updates and terminates resources named '{self._session.run} …' in project "
             f"{federation.project} on {federation.source.url}; the agent creates their project and resources "

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 from testyard import __version__
 from testyard.core.errors import UserError
+
+CLEANUP_PAUSE = timedelta(seconds=3)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,6 +44,14 @@ def _parser() -> argparse.ArgumentParser:
     controls.add_argument("--whole", action="store_true", help="run every suite under each defect")
     controls.add_argument("--processes", type=int, default=2, help="how many runs at a time")
     controls.set_defaults(run=_controls)
+
+    lab = commands.add_parser("lab", help="start Waldur A and Waldur B and keep them until Ctrl-C")
+    lab.add_argument("--port", type=int, default=0, help="the TCP port of both; a free one when not given")
+    lab.set_defaults(run=_lab)
+
+    cleanup = commands.add_parser("cleanup", help="end what a killed run left on your own Waldurs")
+    cleanup.add_argument("--run", required=True, dest="run_id", help="the run's id, as its log says it")
+    cleanup.set_defaults(run=_cleanup)
     return parser
 
 
@@ -62,6 +75,35 @@ def _controls(options: argparse.Namespace) -> int:
         caught += verdict.caught
     print(f"{caught} of {len(defects)} defects caught")  # noqa: T201 a command line prints
     return 0 if caught == len(defects) else 1
+
+
+def _lab(options: argparse.Namespace) -> int:
+    from testyard.lab.supervisor import Supervisor
+
+    with Supervisor() as supervisor:
+        for instance in supervisor.start_waldurs(port=options.port):
+            print(f"Waldur {instance.name}: {instance.url}/api/  staff token {instance.staff_token}", flush=True)  # noqa: T201 a command line prints
+        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    return 0
+
+
+def _cleanup(options: argparse.Namespace) -> int:
+    from testyard.core.journal import Journal
+    from testyard.waldur.federation import open_own_federation
+
+    federation = open_own_federation(os.environ, Journal())
+    left = 0
+    try:
+        for resource in federation.unfinished(options.run_id):
+            order = federation.source.terminate(resource.uuid)
+            state = federation.work_until_ended(order, cycles=15, delay=CLEANUP_PAUSE)
+            print(f"{resource.name}: termination {state.value}", flush=True)  # noqa: T201 a command line prints
+        for resource in federation.unfinished(options.run_id):
+            print(f"{resource.name}: still {resource.state.value}", file=sys.stderr)  # noqa: T201 a command line prints
+            left += 1
+    finally:
+        federation.close()
+    return 1 if left else 0
 
 
 if __name__ == "__main__":

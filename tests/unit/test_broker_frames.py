@@ -1,11 +1,12 @@
 """STOMP 1.2 frames: every rule of the parser, and that splitting and encoding change nothing."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from testyard.lab.broker.errors import ProtocolError
 from testyard.lab.broker.frames import Command, Frame, FrameLimits, FrameParser
 
+UNTIMED = settings(deadline=None, database=None)
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 NAMES = TEXT.filter(lambda name: name and name != "content-length")
 FRAMES = st.builds(
@@ -30,6 +31,7 @@ def plain(frame: Frame) -> tuple[str, dict[str, str], bytes]:
     return frame.command, headers, frame.body
 
 
+@UNTIMED
 @given(st.lists(FRAMES, max_size=4), st.lists(st.integers(0, 400), max_size=12), st.sampled_from([b"", b"\n", b"\r\n\n"]))
 def test_encoded_frames_are_parsed_back_however_they_are_split(frames, cuts, heart_beats):
     stream = heart_beats + b"".join(frame.encode() + heart_beats for frame in frames)
@@ -42,6 +44,7 @@ def test_encoded_frames_are_parsed_back_however_they_are_split(frames, cuts, hea
     assert [plain(frame) for frame in parsed] == [plain(frame) for frame in frames]
 
 
+@UNTIMED
 @given(FRAMES)
 def test_one_octet_at_a_time_gives_the_frame_with_its_last_octet(frame):
     stream, parser = frame.encode(), FrameParser()
@@ -54,6 +57,7 @@ def test_one_octet_at_a_time_gives_the_frame_with_its_last_octet(frame):
     assert plain(parsed) == plain(frame)
 
 
+@UNTIMED
 @given(st.binary(max_size=200))
 def test_arbitrary_octets_are_frames_or_a_protocol_error(octets):
     try:

@@ -370,20 +370,29 @@ def beating(client_offer: str, server: timedelta = timedelta(milliseconds=100)) 
 
 
 @pytest.mark.parametrize(
-    ("offer", "server_ms", "sends_every", "expects_every"),
+    ("offer", "server_ms", "first_beat", "closed"),
     [
         ("0,0", 100, None, None),
-        ("0,50", 100, 0.1, None),
-        ("0,400", 100, 0.4, None),
-        ("50,0", 100, None, 0.1),
-        ("400,50", 100, 0.1, 0.4),
+        ("0,50", 100, 0.05, None),
+        ("0,400", 100, 0.2, None),
+        ("50,0", 100, None, 0.2),
+        ("400,50", 100, 0.05, 0.8),
         ("400,400", 0, None, None),
     ],
 )
-def test_heart_beats_are_negotiated_for_each_direction(offer, server_ms, sends_every, expects_every):
+def test_heart_beats_are_negotiated_for_each_direction(offer, server_ms, first_beat, closed):
     client = beating(offer, timedelta(milliseconds=server_ms))
-    assert client.session._send_every == sends_every
-    assert client.session._expect_every == expects_every
+    beats, end = [], None
+    for step in range(1, 201):
+        client.pass_time(0.01)
+        client.received()
+        if client.heart_beats > len(beats):
+            beats.append(step / 100)
+        if client.session.finished:
+            end = step / 100
+            break
+    assert (beats[0] if beats else None) == pytest.approx(first_beat, abs=0.011)
+    assert end == pytest.approx(closed, abs=0.011)
 
 
 def test_the_connected_frame_offers_the_servers_heart_beats():

@@ -30,3 +30,7 @@ class ApprovingProvider:
             state = OrderState.EXECUTING
         if state is OrderState.EXECUTING:
             self._waldur.post(f"{path}/set_state_done")
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._waldur.close()

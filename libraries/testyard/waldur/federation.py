@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from testyard.core.deadline import Deadline
-from testyard.waldur.agent import SiteAgent
+from testyard.core.errors import ConfigurationError
+from testyard.core.identifiers import hexadecimal
+from testyard.core.journal import Journal
+from testyard.waldur.agent import Pace, SiteAgent
 from testyard.waldur.api import Order, Resource, Waldur
 from testyard.waldur.approval import ApprovingProvider
 from testyard.waldur.calls import Call
-from testyard.waldur.configuration import OfferingConfiguration
-from testyard.waldur.states import OrderState
+from testyard.waldur.configuration import OfferingConfiguration, load_configuration
+from testyard.waldur.states import OrderState, ResourceState
+
+# The variables of document 000, and one of our own for a B whose agent's user may not approve orders.
+CONFIGURATION_VARIABLE = "WALDUR_E2E_CONFIG"
+PROJECT_VARIABLE = "WALDUR_E2E_PROJECT_A_UUID"
+PROVIDER_TOKEN_VARIABLE = "WALDUR_E2E_PROVIDER_B_TOKEN"
 
 
 @dataclass
@@ -79,8 +88,83 @@ class Federation:
         """The resource on A that an order is about."""
         return self.source.resource(self.source.order(order).marketplace_resource_uuid)
 
+    def unfinished(self, run: str) -> list[Resource]:
+        """The resources on A that a run ordered in this project and that still live.
+
+        Args:
+            run: The run's id.
+        """
+        resources = map(
+            Resource.model_validate,
+            self.source.all("marketplace-resources", project_uuid=hexadecimal(self.project)),
+        )
+        return [
+            resource
+            for resource in resources
+            if resource.name.startswith(f"{run} ") and resource.state is not ResourceState.TERMINATED
+        ]
+
     def close(self) -> None:
         """Close every connection."""
         self.agent.close()
+        self.provider.close()
         self.source.close()
         self.target.close()
+
+
+def open_federation(
+    path: Path,
+    project: str,
+    journal: Journal,
+    *,
+    customer_token: str | None = None,
+    provider_token: str | None = None,
+    pace: Pace | None = None,
+) -> Federation:
+    """Load an agent configuration and prepare everybody who takes part.
+
+    Args:
+        path: The agent's YAML file.
+        project: UUID of the project on A that orders.
+        journal: Receives the agent's calls and complaints.
+        customer_token: Who orders on A; the agent's own token when not given.
+        provider_token: Who completes orders on B; the agent's token there when not given.
+        pace: Shortens the agent's own waits; only for a lab.
+
+    Raises:
+        ConfigurationError: The file is missing, no YAML, or has a wrong key.
+    """
+    offering = load_configuration(path).offering
+    settings = offering.backend_settings
+    provider = provider_token or settings.target_api_token
+    return Federation(
+        offering,
+        project,
+        Waldur(offering.waldur_api_url, customer_token or offering.waldur_api_token, name="Waldur A"),
+        Waldur(settings.target_api_url, settings.target_api_token, name="Waldur B"),
+        ApprovingProvider(Waldur(settings.target_api_url, provider, name="Waldur B")),
+        SiteAgent(path, journal, pace or Pace()),
+    )
+
+
+def open_own_federation(environment: Mapping[str, str], journal: Journal) -> Federation:
+    """The federation that document 000's environment variables name.
+
+    Args:
+        environment: The process's environment.
+        journal: Receives the agent's calls and complaints.
+
+    Raises:
+        ConfigurationError: A variable is missing, or the configuration is wrong.
+    """
+    missing = [name for name in (CONFIGURATION_VARIABLE, PROJECT_VARIABLE) if not environment.get(name)]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        message = f"To use your own Waldurs, {' and '.join(missing)} must be set, but {verb} not."
+        raise ConfigurationError(message)
+    return open_federation(
+        Path(environment[CONFIGURATION_VARIABLE]),
+        environment[PROJECT_VARIABLE],
+        journal,
+        provider_token=environment.get(PROVIDER_TOKEN_VARIABLE),
+    )

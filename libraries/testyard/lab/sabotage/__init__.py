@@ -6,7 +6,9 @@ Nothing imports this package but the command line; a run under a defect loads it
 
 from __future__ import annotations
 
-from testyard.lab.sabotage.defect import Defect
+import os
+
+from testyard.lab.sabotage.defect import DEFECT_VARIABLE, Defect
 from testyard.lab.sabotage.federation import FEDERATION_DEFECTS
 
 DOMAINS: dict[str, tuple[Defect, ...]] = {"federation": FEDERATION_DEFECTS}
@@ -36,4 +38,5 @@ class Saboteur:
     ROBOT_LISTENER_API_VERSION = 3
 
     def __init__(self, name: str) -> None:
+        os.environ[DEFECT_VARIABLE] = name
         defect_named(name).install()

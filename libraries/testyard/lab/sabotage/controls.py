@@ -106,8 +106,6 @@ def run_suites(files: list[Path], defect: Defect | None) -> Outcome:
         if defect is not None:
             command += ["--listener", f"testyard.lab.sabotage.Saboteur:{defect.name}"]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("WALDUR_E2E_")}
-        if defect is not None:
-            environment["TESTYARD_DEFECT"] = defect.name
         try:
             run = subprocess.run(
                 [*command, *map(str, files)],

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+# Tells the processes of the lab which defect to start with.
+DEFECT_VARIABLE = "TESTYARD_DEFECT"
 
 
 @dataclass(frozen=True)
@@ -30,3 +35,14 @@ def defect(name: str, what: str, *turns_red: str) -> Callable[[Callable[[], None
         return Defect(name, what, frozenset(turns_red), install)
 
     return decorate
+
+
+def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
+    """Replace a function of a module, or a method of a class, by ``around(original, *arguments)``."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        return around(original, *arguments, **options)
+
+    setattr(owner, name, wrapped)

@@ -6,42 +6,18 @@ A defect of the agent wraps the agent; a defect of Waldur starts the double thro
 
 from __future__ import annotations
 
-import functools
 import uuid
 from collections.abc import Callable
 from typing import Any
 
-from testyard.lab.sabotage.defect import Defect, defect
+from testyard.lab.sabotage.defect import Defect, defect, wrap
 
 # Every scenario that creates a resource and looks at it on B.
 CREATES = (
     *("FED-2", "FED-7", "FED-8", "FED-K1", "FED-K2", "FED-K3"),
     *("FED-N1", "FED-N2", "FED-N3", "FED-N4", "FED-S5"),
 )
-    "FED-2",
-    "FED-7",
-    "FED-8",
-    "FED-K1",
-    "FED-K2",
-    "FED-K3",
-    "FED-N1",
-    "FED-N2",
-    "FED-N3",
-    "FED-N4",
-    "FED-S5",
-)
 CONVERTS = ("FED-2", "FED-8", "FED-K2", "FED-N2", "FED-N3", "FED-N4")
-
-
-def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
-    """Replace a method by ``around(original, *arguments)``."""
-    original = getattr(owner, name)
-
-    @functools.wraps(original)
-    def wrapped(*arguments: Any, **options: Any) -> Any:
-        return around(original, *arguments, **options)
-
-    setattr(owner, name, wrapped)
 
 
 def _backend() -> Any:
@@ -288,9 +264,7 @@ def always_connected() -> None:
     Channel.is_connected = property(lambda _self: True)  # type: ignore[assignment, method-assign]
 
 
-@defect(
-    "connection-closed-at-once", "the agent closes its connections at once", "FED-5", "FED-6"
-)
+@defect("connection-closed-at-once", "the agent closes its connections at once", "FED-5", "FED-6")
 def connection_closed_at_once() -> None:
     from testyard.waldur.agent import SiteAgent
 

@@ -2,11 +2,32 @@
 
 import argparse
 import asyncio
+import logging
 import socket
 import sys
 from pathlib import Path
 
 from testyard.lab.waldur.server import StartError, bind, read_handshake, serve
+
+
+class _OneLine(logging.Formatter):
+    """Problems go to standard error, each on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Join what would be several lines, and leave only the last of a traceback."""
+        text = " ".join(record.getMessage().split())
+        problem = record.exc_info[1] if record.exc_info else None
+        return f"testyard.lab.waldur: {text}" + (f": {type(problem).__name__}: {problem}" if problem else "")
+
+
+def _log_problems() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine())
+    # What ends with the process is cut short on purpose: a cancelled request is no problem.
+    handler.addFilter(
+        lambda record: not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def _arguments() -> argparse.Namespace:
@@ -32,10 +53,12 @@ def _listening(descriptor: int | None, host: str, port: int) -> socket.socket:
 def main() -> int:
     """Run the double; gives the exit status."""
     arguments = _arguments()
+    _log_problems()
     try:
         handshake = read_handshake(sys.stdin.fileno())
         public = _listening(arguments.public_fd, arguments.host, arguments.port)
         control = _listening(arguments.control_fd, arguments.host, arguments.control_port)
+        arguments.directory.mkdir(parents=True, exist_ok=True)
     except (StartError, OSError) as error:
         sys.stderr.write(f"testyard.lab.waldur: {error}\n")
         return 2

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
-import sys
+import logging
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -23,6 +24,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 STOMP_PATH = "/rmqws-stomp"
+_log = logging.getLogger(__name__)
 _LOGIN_PATH = "/api-auth/password/"
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 _NOT_FOUND_PAGE = (
@@ -233,9 +235,7 @@ def masked_pairs(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _report(scope: Scope, error: Exception) -> None:
-    """One line on stderr about a defect of the double itself."""
+    """One line about a defect of the double itself."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    sys.stderr.write(
-        f"testyard.lab.waldur: {scope['method']} {scope['path']}: "
-        f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})\n"
-    )
+    where = f"{Path(frame.filename).name}:{frame.lineno}"
+    _log.error("%s %s: %s: %s (%s)", scope["method"], scope["path"], type(error).__name__, error, where)

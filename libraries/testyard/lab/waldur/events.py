@@ -216,7 +216,8 @@ class Events:
             changed_attributes: Names of the profile attributes that changed.
         """
         user = offering_user.user
-        attributes = {} if action == "delete" else _exposed_attributes(user)
+        exposed = offering_user.offering.exposed_fields
+        attributes = {} if action == "delete" else _exposed_attributes(user, exposed)
         self._publish(
             Event(
                 "offering_user",
@@ -309,12 +310,11 @@ class Events:
         ]
 
 
-def _exposed_attributes(user: User) -> dict[str, Any]:
-    return {
+def _exposed_attributes(user: User, exposed: list[str]) -> dict[str, Any]:
+    own = {
         "username": user.username,
-        "first_name": user.first_name,
-        "last_name": user.last_name,
         "full_name": user.full_name,
         "email": user.email,
-        **{name: value for name, value in user.details.items() if value not in (None, "", [])},
+        "active_isds": user.active_isds,
     }
+    return {name: own[name] if name in own else user.details.get(name) for name in exposed}

@@ -32,6 +32,10 @@ class BillingType(StrEnum):
     FEW = "few"
 
 
+DEFAULT_EXPOSED_FIELDS = ("username", "full_name", "email", "organization", "affiliations", "active_isds")
+"""What an offering sees of its users unless its provider chooses."""
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Entity:
     """Anything with a UUID and two timestamps."""
@@ -163,7 +167,12 @@ class Offering(Entity):
     plugin_options: dict[str, Any] = field(default_factory=dict)
     secret_options: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    exposed_fields: list[str] | None = None
+    chosen_fields: list[str] | None = None
+
+    @property
+    def exposed_fields(self) -> list[str]:
+        """The attributes of its users that it may see."""
+        return list(DEFAULT_EXPOSED_FIELDS) if self.chosen_fields is None else self.chosen_fields
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

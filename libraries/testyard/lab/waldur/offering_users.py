@@ -117,10 +117,12 @@ def revoke(world: World, grant: Grant) -> None:
 
 
 def announce_profile_change(world: World, user: User, changed: list[str]) -> None:
-    """Tell the offerings of a user which attributes changed."""
-    if changed:
-        for offering_user in list(world.store.offering_users.where("user", user.uuid).values()):
-            world.events.offering_user_changed(offering_user, "attribute_update", changed)
+    """Tell the offerings of a user which of the attributes that they may see have changed."""
+    names = {"full_name" if name in ("first_name", "last_name") else name for name in changed}
+    for offering_user in list(world.store.offering_users.where("user", user.uuid).values()):
+        seen = sorted(names.intersection(offering_user.offering.exposed_fields))
+        if seen:
+            world.events.offering_user_changed(offering_user, "attribute_update", seen)
 
 
 def forget_user(world: World, user: User) -> None:

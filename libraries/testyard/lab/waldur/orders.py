@@ -19,6 +19,7 @@ from testyard.lab.waldur.machines import (
     ResourceState,
 )
 from testyard.lab.waldur.model import BillingType, Offering, Order, Plan, Project, Resource, Review, User
+from testyard.lab.waldur.offering_users import create_or_restore
 from testyard.lab.waldur.world import World
 
 CANCELABLE_OFFERING_TYPES = frozenset({"Marketplace.Basic", "Support.OfferingTemplate"})
@@ -162,11 +163,14 @@ def execute(world: World, order: Order) -> None:
 
 
 def complete(world: World, order: Order) -> None:
-    """The order is done; an update's limits take effect now and not before."""
+    """The order is done: an update's limits take effect now and not before, a new resource gets its users."""
     check_action(order, OrderAction.SET_STATE_DONE)
     if order.type is OrderType.UPDATE:
         order.resource.limits = dict(order.limits)
     _enter(world, order, OrderState.DONE)
+    if order.type is OrderType.CREATE:
+        for grant in list(world.store.grants.where("scope", order.project.uuid).values()):
+            create_or_restore(world, grant.user, order.project)
 
 
 def fail(world: World, order: Order, message: str, traceback: str) -> None:

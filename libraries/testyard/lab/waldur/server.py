@@ -9,28 +9,13 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 
 import uvicorn
-from starlette.routing import Router
 from uvicorn.server import ServerState
 
-from testyard.lab.broker import Broker
-from testyard.lab.broker.websocket import websocket_routes
-from testyard.lab.waldur.app import STOMP_PATH, Application, PublicApplication
-from testyard.lab.waldur.control import ControlApplication
-from testyard.lab.waldur.events import Events
-from testyard.lab.waldur.faults import Faults
-from testyard.lab.waldur.journal import Journal
-from testyard.lab.waldur.permissions import Permissions
-from testyard.lab.waldur.queues import Queues
-from testyard.lab.waldur.rest.table import ENDPOINTS
-from testyard.lab.waldur.rest.users import log_in
-from testyard.lab.waldur.store import Store
-from testyard.lab.waldur.users import add_staff
-from testyard.lab.waldur.world import World
+from testyard.lab.waldur.app import Application
+from testyard.lab.waldur.instance import Handshake, Instance
 
 _KEEP_ALIVE_SECONDS = 75
 _BACKLOG = 2048
@@ -38,14 +23,6 @@ _BACKLOG = 2048
 
 class StartError(Exception):
     """The double cannot start; the text is one line for the tester."""
-
-
-@dataclass(frozen=True, slots=True)
-class Handshake:
-    """The secrets, from the first line of standard input, never from arguments or environment."""
-
-    staff_token: str = field(repr=False)
-    control_token: str = field(repr=False)
 
 
 def read_handshake(descriptor: int) -> Handshake:
@@ -154,39 +131,13 @@ async def serve(
         name: The instance's name, e.g. ``A``.
         public: Listening socket of the REST interface and STOMP.
         control: Listening socket of the control API.
-        directory: Where the journals go; removed at the end.
+        directory: Where the journals go; it exists and is removed at the end.
         handshake: The secrets.
         ignore_interrupt: Whether Ctrl-C is left to the parent.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    requests, events = Journal(directory / "requests.jsonl"), Journal(directory / "events.jsonl")
-    # RabbitMQ grants whatever interval a client asks for; so does a small one of our own.
-    broker = Broker(server_heart_beat=timedelta(milliseconds=100))
-    store, faults = Store(), Faults()
-    permissions = Permissions(store)
-    world = World(
-        store=store,
-        permissions=permissions,
-        events=Events(store, permissions, faults, events, broker),
-        queues=Queues(store, faults, broker),
-        faults=faults,
-    )
-    staff = add_staff(store, handshake.staff_token)
-    stomp = Router(routes=websocket_routes(broker, STOMP_PATH))
-    public_listener = Listener(
-        PublicApplication(world, ENDPOINTS, log_in, requests, stomp), public, websockets=True
-    )
-    control_application = ControlApplication(
-        world,
-        name=name,
-        token=handshake.control_token,
-        staff_identifier=staff.uuid,
-        requests=requests,
-        events=events,
-        broker=broker,
-        gate=public_listener,
-    )
-    control_listener = Listener(control_application, control, websockets=False)
+    instance = Instance(name, directory, handshake)
+    public_listener = Listener(instance.public, public, websockets=True)
+    control_listener = Listener(instance.control(public_listener), control, websockets=False)
     over = asyncio.Event()
     _watch_for_end(over, ignore_interrupt=ignore_interrupt)
     try:
@@ -196,8 +147,7 @@ async def serve(
     finally:
         public_listener.abort()
         control_listener.abort()
-        requests.close()
-        events.close()
+        instance.close()
         shutil.rmtree(directory, ignore_errors=True)
 
 

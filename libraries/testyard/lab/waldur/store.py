@@ -30,7 +30,7 @@ from testyard.lab.waldur.roles import ADDED_SINCE, RECORDED_ROLES
 
 EntityT = TypeVar("EntityT", bound=Entity)
 
-_CACHED_FRAGMENTS = 2048
+_CACHED_FRAGMENTS = 512
 _SHOWN_BY_OTHERS = (User, Customer, Project, Category, Offering)
 """A change of one of these may show in any order or resource."""
 

@@ -8,15 +8,11 @@ from testyard.lab.waldur.offering_users import of_user
 from testyard.lab.waldur.represent.structure import PROFILE, profile_value
 from testyard.lab.waldur.world import World
 
-DEFAULT_EXPOSED_FIELDS = ("username", "full_name", "email", "organization", "affiliations", "active_isds")
-"""What an offering shows of its users unless its provider chooses."""
-
 _USER_ATTRIBUTES = tuple(
     name
     for name in PROFILE
     if name not in ("native_name", "description", "preferred_language", "deactivation_reason")
 )
-_ROLE_SHORT_NAMES = {"PROJECT.MANAGER": "manager", "PROJECT.ADMIN": "admin", "PROJECT.MEMBER": "member"}
 
 
 def offering_user_details(request: Request, offering_user: OfferingUser) -> dict[str, Any]:
@@ -80,14 +76,14 @@ def team_member(world: World, request: Request, resource: Resource, grant: Grant
 
 def attribute_config(offering: Offering) -> dict[str, Any]:
     """Which attributes of its users an offering shows (``OfferingUserAttributeConfig`` of the client)."""
-    exposed = list(DEFAULT_EXPOSED_FIELDS) if offering.exposed_fields is None else offering.exposed_fields
+    exposed = offering.exposed_fields
     names = ("full_name", "email", "username", "active_isds", *_USER_ATTRIBUTES)
     return {
         "uuid": offering.uuid,
         "created": offering.created,
         "modified": offering.modified,
         "exposed_fields": exposed,
-        "is_default": offering.exposed_fields is None,
+        "is_default": offering.chosen_fields is None,
         "offering_uuid": offering.uuid,
         "offering_name": offering.name,
         **{f"expose_{name}": name in exposed for name in names},

@@ -124,14 +124,14 @@ def set_attribute_config(world: World, request: Request) -> Reply:
     offering = find_provided_offering(world, request)
     world.permissions.require(request.caller, "OFFERING.UPDATE", offering, offering.customer)
     payload = Payload(request.body)
-    exposed = set(attribute_config(offering)["exposed_fields"])
+    exposed = set(offering.exposed_fields)
     for name in sorted(_EXPOSABLE):
         if payload.flag(f"expose_{name}", name in exposed):
             exposed.add(name)
         else:
             exposed.discard(name)
     payload.check()
-    offering.exposed_fields = sorted(exposed)
+    offering.chosen_fields = sorted(exposed)
     world.store.touch(offering)
     return json_reply(attribute_config(offering))
 

@@ -17,12 +17,9 @@ from testyard.lab.waldur.routing import Endpoint
 from testyard.lab.waldur.world import World
 
 APPROVED_DETAIL = "Order has been approved."
-"""Exception to samples ``order_approve_by_consumer`` and ``order_approve_by_provider``, whose bodies are empty.
-
-waldur-api-client 8.1.2 parses the answer as ``OrderInfoResponse`` and requires ``detail``."""
+"""See ``departures.CLIENT_NEEDS_DETAIL``."""
 
 REJECTED_DETAIL = "Order has been rejected."
-"""The same exception for ``order_reject_by_consumer`` and ``order_reject_by_provider``."""
 
 
 def list_orders(world: World, request: Request) -> Reply:

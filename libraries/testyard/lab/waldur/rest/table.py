@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from testyard.lab.waldur.exchange import Reply, Request, json_reply
 from testyard.lab.waldur.rest import (
     agents,
     catalogue,
@@ -15,8 +16,16 @@ from testyard.lab.waldur.rest import (
     users,
 )
 from testyard.lab.waldur.routing import Endpoint
+from testyard.lab.waldur.world import World
+
+
+def _list_collections(_world: World, request: Request) -> Reply:
+    """GET /api/: the address of every collection (sample ``api_root``)."""
+    return json_reply({name: f"{request.base}/api/{name}/" for name in sorted(ENDPOINTS) if name})
+
 
 ENDPOINTS: Mapping[str, Endpoint] = {
+    "": Endpoint("Collection", collection={"GET": _list_collections}),
     **users.ENDPOINTS,
     **structure.ENDPOINTS,
     **catalogue.ENDPOINTS,
