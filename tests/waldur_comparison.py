@@ -1,4 +1,4 @@
-"""Compares an answer with a recorded one: status, headers, keys and JSON types, never volatile values."""
+"""Compares an answer with a recorded one: status, headers, keys and JSON types, and the few values that matter."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -16,6 +16,7 @@ _JSON_TYPES: Mapping[type, str] = {
     list: "array",
     dict: "object",
 }
+_SAME_VALUES = ("state", "type", "limits")
 _RELATION = re.compile(r'rel="(\w+)"')
 
 
@@ -74,6 +75,16 @@ def body_differences(
             yield Difference(path, f"should refer to {recorded}, refers to {answered}")
 
 
+def value_differences(recorded: Any, answered: Any) -> Iterator[Difference]:
+    """Find objects, the body or the rows of a list, that are in another state than the recorded ones."""
+    rows = zip(recorded, answered, strict=False) if isinstance(recorded, list) else [(recorded, answered)]
+    for index, (before, now) in enumerate(rows):
+        for key in _SAME_VALUES:
+            if isinstance(before, dict) and key in before and before[key] != now.get(key):
+                path = f"body.{index}.{key}" if isinstance(recorded, list) else f"body.{key}"
+                yield Difference(path, f"recorded {before[key]}, answered {now.get(key)}")
+
+
 def header_differences(recorded: Mapping[str, str], answered: Mapping[str, str]) -> Iterator[Difference]:
     """Find recorded headers that an answer lacks or that say something else.
 
@@ -91,12 +102,18 @@ def header_differences(recorded: Mapping[str, str], answered: Mapping[str, str])
 def answer_differences(
     recorded: Answer, answered: Answer, identifiers: Collection[str] = ()
 ) -> Iterator[Difference]:
-    """Find what of a recorded answer an answer lacks; a refusal must be worded as recorded."""
+    """Find what of a recorded answer an answer lacks.
+
+    Objects must be in the recorded state, and a refusal must be worded as recorded.
+    """
     if recorded.status != answered.status:
         yield Difference("status", f"recorded {recorded.status}, answered {answered.status}: {answered.body}"[:300])
         return
     yield from header_differences(recorded.headers, answered.headers)
     if recorded.status < 400:
-        yield from body_differences(recorded.body, answered.body, identifiers)
+        in_shape = list(body_differences(recorded.body, answered.body, identifiers))
+        yield from in_shape
+        if not any(difference.path == "body" for difference in in_shape):
+            yield from value_differences(recorded.body, answered.body)
     elif recorded.body != answered.body:
         yield Difference("body", f"recorded {recorded.body}, answered {answered.body}")

@@ -139,7 +139,7 @@ def _orders_that_are_refused(world: RecordedWorld) -> None:
 
 
 def _a_resource_that_stays(world: RecordedWorld) -> None:
-    order = _order_like(world, "order_create_owner", "alloc-keep")
+    order = world.order("alloc-keep")
     kept = sample("provider_resource_keep").answer.body["uuid"]
     world.identify(kept, order["marketplace_resource_uuid"])
     act(world, "provider", order["uuid"], "approve_by_provider")
@@ -204,19 +204,9 @@ def _outside_the_double(world: RecordedWorld) -> None:
     world.replay("absent_event_subscriptions", "absent_site_agent_identities")
 
 
-def _order_like(world: RecordedWorld, name: str, resource_name: str = "") -> dict[str, Any]:
-    """As the owner, place an order like a recorded one, and let it stand for the recorded one."""
+def _order_like(world: RecordedWorld, name: str) -> dict[str, Any]:
+    """As the owner, place an order like a recorded one that stands for that one."""
     recorded = sample(name).answer.body
-    order: dict[str, Any] = world.as_("owner").post(
-        "marketplace-orders",
-        {
-            "offering": world.translated(recorded["offering"]),
-            "project": world.as_("owner").link("projects", world.identifier(recorded["project_uuid"])),
-            "plan": world.translated(recorded["plan"]),
-            "attributes": {"name": resource_name or recorded["resource_name"]},
-            "limits": recorded["limits"],
-        },
-    )
-    if not resource_name:
-        world.learn(recorded, order)
+    order = world.order(recorded["resource_name"], limits=recorded["limits"])
+    world.learn(recorded, order)
     return order

@@ -136,6 +136,21 @@ class RecordedWorld:
         """Send a request to ``/api/{path}``."""
         return self.send(Request(method, f"/api/{path}", caller, query or None, body))
 
+    def order(self, name: str, caller: str = "owner", limits: Mapping[str, float] | None = None) -> dict[str, Any]:
+        """Order a resource of the recorded offering for the recorded project; the owner's need no approval."""
+        offering = self.translated(sample("offering_get_public").answer.body)
+        order: dict[str, Any] = self.as_(caller).post(
+            "marketplace-orders",
+            {
+                "offering": offering["url"],
+                "project": self.answer("project_create")["url"],
+                "plan": offering["plans"][0]["url"],
+                "attributes": {"name": name},
+                "limits": limits or {"cpu": 10},
+            },
+        )
+        return order
+
     def replay(self, *names: str) -> None:
         """Send the requests of samples, one after another, and learn UUIDs from the answers."""
         for name in names:

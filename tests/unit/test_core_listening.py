@@ -1,8 +1,10 @@
 """Nothing that Robot Framework writes about a run holds a registered secret, at any log level."""
 
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -113,6 +115,13 @@ Suite Teardown    Fail With It
 Never Runs
     No Operation
 """
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    kept = logging.getLogRecordFactory()
+    yield
+    logging.setLogRecordFactory(kept)
 
 
 def listening_to(message: str) -> SimpleNamespace:

@@ -7,7 +7,7 @@ the run with one line (document 000, configuration template).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,9 @@ from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field, T
 
 from testyard.core.errors import ConfigurationError
 from testyard.core.redact import secrets_in_use
+
+# Longer words of letters and digits are not shown in messages: they might be tokens.
+LONGEST_SHOWN_WORD = 20
 
 
 def _http_url(value: str) -> str:
@@ -144,12 +147,12 @@ def load_configuration(path: Path) -> AgentConfiguration:
     if not isinstance(content, dict):
         message = f"The agent configuration {path}: expected a mapping with 'offerings', got {_kind(content)}."
         raise ConfigurationError(message)
+    # Before anything is said about the content: a token may stand where it does not belong.
+    secrets_in_use.add(*_tokens(content))
     try:
         configuration = AgentConfiguration.model_validate(content)
     except ValidationError as problem:
         raise ConfigurationError(_explain(path, problem)) from None
-    for offering in configuration.offerings:
-        secrets_in_use.add(offering.waldur_api_token, offering.backend_settings.target_api_token)
     return configuration
 
 
@@ -162,14 +165,33 @@ def write_configuration(path: Path, content: Mapping[str, Any]) -> None:
 def _explain(path: Path, problem: ValidationError) -> str:
     first, *others = problem.errors()
     key = ".".join(str(part) for part in first["loc"])
+    value = first["input"]
     if first["type"] == "missing":
         found = "is missing"
-    elif "token" in key:
-        found = f"{first['msg']} (a value of type {_kind(first['input'])})"
+    elif isinstance(value, bool | int | float) or (isinstance(value, str) and not _may_be_secret(key, value)):
+        found = f"{first['msg']}, got {_kind(value)} {value!r}"
     else:
-        found = f"{first['msg']}, got {_kind(first['input'])} {first['input']!r}"
+        found = f"{first['msg']}, got {_kind(value)}"
     more = f" ({len(others)} more)" if others else ""
-    return f"The agent configuration {path}: key {key}: {found}.{more}"
+    return secrets_in_use.mask(f"The agent configuration {path}: key {key}: {found}.{more}")
+
+
+def _may_be_secret(key: str, value: str) -> bool:
+    # A token pasted into another key is a long word of letters and digits; so is a UUID, which needs no echo.
+    return "token" in key or (len(value) >= LONGEST_SHOWN_WORD and value.replace("-", "").isalnum())
+
+
+def _tokens(content: object) -> Iterator[str]:
+    """Every text below a key that names a token, wherever it stands."""
+    match content:
+        case dict():
+            for key, value in content.items():
+                if "token" in str(key) and isinstance(value, str | int):
+                    yield str(value)
+                yield from _tokens(value)
+        case list():
+            for item in content:
+                yield from _tokens(item)
 
 
 def _kind(value: object) -> str:

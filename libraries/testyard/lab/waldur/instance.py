@@ -1,6 +1,7 @@
 """One Waldur instance: its parts put together, without sockets."""
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from starlette.routing import Router
@@ -19,6 +20,8 @@ from testyard.lab.waldur.rest.users import log_in
 from testyard.lab.waldur.store import Store
 from testyard.lab.waldur.users import add_staff
 from testyard.lab.waldur.world import World
+
+SERVER_HEART_BEAT = timedelta(milliseconds=100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ class Instance:
         self._control_token = handshake.control_token
         self.requests = Journal(directory / "requests.jsonl")
         self.events = Journal(directory / "events.jsonl")
-        self.broker = Broker()
+        # Small, so that the interval a client asks for is the one agreed, as with RabbitMQ.
+        self.broker = Broker(server_heart_beat=SERVER_HEART_BEAT)
         store, faults = Store(), Faults()
         permissions = Permissions(store)
         self.world = World(
