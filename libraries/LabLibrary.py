@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from enum import Enum
 from typing import Any, Literal
@@ -69,9 +70,11 @@ class LabLibrary(MaskingListener):
     # What Robot Framework calls as it runs.
 
     def start_suite(self, data: Any, result: Any) -> None:
-        """Forget the scenarios of the suite before."""
+        """Forget the scenarios of the suite before; a suite whose tests are all SKIPs needs no lab."""
         self._passed.clear()
         self._failed.clear()
+        if data.tests and all(self._reason_not_here(test.tags) for test in data.tests):
+            data.setup = data.teardown = None
 
     def start_test(self, data: Any, result: Any) -> None:
         """Turn a test that cannot run here into a SKIP that says why."""
@@ -97,20 +100,29 @@ class LabLibrary(MaskingListener):
         """Stop the lab when the run ends, also after Ctrl-C."""
         self._stop()
 
-    def _reason_to_skip(self, tags: Any) -> str:
-        for tag in map(str, tags):
+    def _reason_to_skip(self, tags: Iterable[str]) -> str:
+        return self._reason_not_here(tags) or self._reason_not_now(tags)
+
+    def _reason_not_here(self, tags: Iterable[str]) -> str:
+        """Why a test cannot run in this environment, whatever happens before it; empty when it can."""
+        for tag in tags:
             if tag.startswith(NEEDS_PREFIX):
                 reason = missing_need(self._environment, tag.removeprefix(NEEDS_PREFIX))
                 if reason:
                     return reason
-            elif tag.startswith(FOLLOWS_PREFIX):
+            elif tag == SLOW_TAG and not self._slow:
+                return "Slow: runs with -v SLOW:True."
+        return ""
+
+    def _reason_not_now(self, tags: Iterable[str]) -> str:
+        """Which scenario that must pass first did not; empty when none."""
+        for tag in tags:
+            if tag.startswith(FOLLOWS_PREFIX):
                 scenario = tag.removeprefix(FOLLOWS_PREFIX)
                 if scenario in self._failed:
                     return f"{scenario} must pass first, but {self._failed[scenario]}"
                 if scenario not in self._passed:
                     return f"{scenario} must pass first, but it did not run in this suite."
-            elif tag == SLOW_TAG and not self._slow:
-                return "Slow: runs with -v SLOW:True."
         return ""
 
     # The lab's life.
@@ -267,7 +279,7 @@ class LabLibrary(MaskingListener):
         # The undo is registered before the fault acts, so that it cannot be left behind.
         self._injected.append((waldur, fault))
         control.set_fault(fault.value, **given)
-        if times != 0 and times is None and fault.value not in control.active_faults():
+        if fault.value not in control.active_faults():
             message = f"The fault {fault.name} is not in force on Waldur {waldur} although it was injected."
             raise NotMetError(message)
         logger.info(f"Fault on Waldur {waldur}: {fault.name} {given or ''}")

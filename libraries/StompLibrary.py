@@ -14,12 +14,12 @@ from testyard.core.errors import NotMetError, UserError
 from testyard.core.identifiers import same_identifier
 from testyard.core.journal import Journal
 from testyard.core.listening import MaskingListener
+from testyard.core.settings import Scope, ScopedSetting
 from testyard.core.tables import html_table
 from testyard.stomp.capture import Event, EventCapture
 from testyard.stomp.channel import Channel, open_channel
 from testyard.waldur.states import OrderState
 
-EVENT_WITHIN = timedelta(seconds=30)
 EVENT_COLUMNS = ("arrived (UTC)", "channel", "type", "body")
 
 
@@ -31,14 +31,59 @@ class StompLibrary(MaskingListener):
     agent's own (`Connect The Agent To Events` of the WaldurLibrary returns them for `Watch Channels`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, within: timedelta = timedelta(seconds=30)) -> None:
+        """Choose how long waits last.
+
+        Args:
+            within: Waits give up after this time, unless a keyword or `Set Event Timeout` says otherwise.
+        """
         super().__init__()
+        self._within = ScopedSetting(within)
         self._journal = Journal()
         self._channels: dict[str, Channel] = {}
+
+    # What Robot Framework calls as it runs.
+
+    def start_suite(self, data: Any, result: Any) -> None:
+        """What the suite sets lasts until its end."""
+        self._within.enter()
+
+    def end_suite(self, data: Any, result: Any) -> None:
+        """Undo what the suite set."""
+        self._within.leave()
+        super().end_suite(data, result)
+
+    def start_test(self, data: Any, result: Any) -> None:
+        """What the test sets lasts until its end."""
+        self._within.enter()
+
+    def end_test(self, data: Any, result: Any) -> None:
+        """Undo what the test set."""
+        self._within.leave()
+        super().end_test(data, result)
 
     def close(self) -> None:
         """Disconnect whatever the run left open."""
         self.close_channels()
+
+    def _deadline(self, within: timedelta | None) -> Deadline:
+        return Deadline(self._within.value if within is None else within)
+
+    @keyword(tags=["Config"])
+    def set_event_timeout(self, within: timedelta, scope: Scope = Scope.TEST) -> timedelta:
+        """Say how long waits of this library last when they are not told otherwise.
+
+        Args:
+            within: The time.
+            scope: How long this lasts: `TEST`, `SUITE` or `GLOBAL`.
+
+        Returns:
+            What it was, for restoring.
+
+        Example:
+            | ${before} = | Set Event Timeout | 5s | SUITE |
+        """
+        return self._within.set(within, scope)
 
     @keyword(tags=["Setup"])
     def open_channel(
@@ -53,7 +98,7 @@ class StompLibrary(MaskingListener):
         queue: str,
         path: str = "/rmqws-stomp",
         use_tls: bool = False,
-        within: timedelta = EVENT_WITHIN,
+        within: timedelta | None = None,
     ) -> None:
         """Connect to a queue of your own and capture what arrives.
 
@@ -67,7 +112,7 @@ class StompLibrary(MaskingListener):
             queue: The queue's name.
             path: The WebSocket's path.
             use_tls: Whether to dial `wss`.
-            within: Give up after this time.
+            within: Give up after this time; `Set Event Timeout` says the default.
 
         Raises:
             UserError: Nothing answers, or the credentials are refused.
@@ -88,7 +133,7 @@ class StompLibrary(MaskingListener):
                 passcode=passcode.value,
                 queue=queue,
                 use_tls=use_tls,
-                within=within,
+                within=self._within.value if within is None else within,
             )
         )
 
@@ -121,12 +166,12 @@ class StompLibrary(MaskingListener):
         self._channels.clear()
 
     @keyword(tags=["Assertion", "Wait"])
-    def channel_should_be_connected(self, name: str, *, within: timedelta = EVENT_WITHIN) -> None:
+    def channel_should_be_connected(self, name: str, *, within: timedelta | None = None) -> None:
         """Wait until a channel is connected.
 
         Args:
             name: The channel.
-            within: Give up after this time.
+            within: Give up after this time; `Set Event Timeout` says the default.
 
         Raises:
             NotMetError: It is not connected in time.
@@ -134,15 +179,15 @@ class StompLibrary(MaskingListener):
         Example:
             | Channel Should Be Connected | source |
         """
-        self._channel(name).wait_until_connected(Deadline(within))
+        self._channel(name).wait_until_connected(self._deadline(within))
 
     @keyword(tags=["Assertion", "Wait"])
-    def channel_should_be_disconnected(self, name: str, *, within: timedelta = EVENT_WITHIN) -> None:
+    def channel_should_be_disconnected(self, name: str, *, within: timedelta | None = None) -> None:
         """Wait until a channel has noticed that its connection is gone.
 
         Args:
             name: The channel.
-            within: Give up after this time.
+            within: Give up after this time; `Set Event Timeout` says the default.
 
         Raises:
             NotMetError: It is still connected.
@@ -150,7 +195,7 @@ class StompLibrary(MaskingListener):
         Example:
             | Channel Should Be Disconnected | source | within=5s |
         """
-        self._channel(name).wait_until_connected(Deadline(within), connected=False)
+        self._channel(name).wait_until_connected(self._deadline(within), connected=False)
 
     @keyword(tags=["Assertion"])
     def channel_should_carry(self, name: str, *object_types: str) -> None:
@@ -179,7 +224,7 @@ class StompLibrary(MaskingListener):
         state: OrderState | None = None,
         *,
         channel: str = "source",
-        within: timedelta = EVENT_WITHIN,
+        within: timedelta | None = None,
     ) -> dict[str, Any]:
         """Wait until an event about an order has been captured; an earlier one counts too.
 
@@ -187,7 +232,7 @@ class StompLibrary(MaskingListener):
             order: UUID of the order, hex or dashed.
             state: Accept only an event that carries this state of the order.
             channel: Where it must arrive.
-            within: Give up after this time.
+            within: Give up after this time; `Set Event Timeout` says the default.
 
         Returns:
             The event's body.
@@ -209,7 +254,7 @@ class StompLibrary(MaskingListener):
         uuid: str,
         *,
         channel: str = "source",
-        within: timedelta = EVENT_WITHIN,
+        within: timedelta | None = None,
         **content: Any,
     ) -> dict[str, Any]:
         """Wait until an event of a type about an object has been captured; an earlier one counts too.
@@ -218,7 +263,7 @@ class StompLibrary(MaskingListener):
             object_type: `order`, `offering_user`, `resource`…
             uuid: UUID of the object, hex or dashed.
             channel: Where it must arrive.
-            within: Give up after this time.
+            within: Give up after this time; `Set Event Timeout` says the default.
             content: Values that the event's body must have.
 
         Returns:
@@ -241,7 +286,7 @@ class StompLibrary(MaskingListener):
 
         details = "".join(f", {key} {value}" for key, value in wanted.items())
         what = f"An event of type {object_type} about {uuid}{details}"
-        event = self._channel(channel).capture.wait_for(accepts, Deadline(within), what)
+        event = self._channel(channel).capture.wait_for(accepts, self._deadline(within), what)
         logger.info(f"Arrived: {event}")
         return event.body
 
@@ -277,14 +322,14 @@ class StompLibrary(MaskingListener):
 
     @keyword(tags=["Assertion", "Wait"])
     def no_published_event_should_be_lost(
-        self, published: list[dict[str, Any]], *, channel: str = "source", within: timedelta = EVENT_WITHIN
+        self, published: list[dict[str, Any]], *, channel: str = "source", within: timedelta | None = None
     ) -> None:
         """Wait until everything that was published for a channel has arrived there.
 
         Args:
             published: What the server published, each with `body` and `queues`.
             channel: Where it must arrive.
-            within: Give up after this time.
+            within: Give up after this time; `Set Event Timeout` says the default.
 
         Raises:
             NotMetError: Events are missing; draws them as a table.
@@ -299,11 +344,14 @@ class StompLibrary(MaskingListener):
             raise NotMetError(message)
         try:
             wait_until(
-                lambda: target.lost(published), lambda lost: not lost, Deadline(within), "no event to be lost"
+                lambda: target.lost(published),
+                lambda lost: not lost,
+                self._deadline(within),
+                "no event to be lost",
             )
         except NotMetError:
             lost = self._show_lost(target, published)
-            message = f"{len(lost)} events published for {channel} did not arrive within {within}."
+            message = f"{len(lost)} events published for {channel} did not arrive in time."
             raise NotMetError(message) from None
 
     @keyword(tags=["Assertion"])

@@ -7,9 +7,10 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import stomp
 import uvicorn
@@ -139,7 +140,7 @@ class BrokerServer:
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
-    def __enter__(self) -> BrokerServer:
+    def __enter__(self) -> Self:
         self._thread.start()
         assert self._started.wait(PATIENCE.total_seconds()), "uvicorn did not start"
         return self
@@ -195,7 +196,15 @@ class StompClient(stomp.ConnectionListener):
         self.connection.connect(LOGIN, passcode, wait=True, headers={"accept-version": "1.2"})
         return self
 
-    def next(self, kind: str) -> object:
+    def subscribe(
+        self, identifier: str = "1", *, destination: str = f"/queue/{QUEUE}", ack: str = "auto"
+    ) -> StompClient:
+        """Subscribe to an empty queue, and wait until the broker has done so."""
+        self.connection.subscribe(destination, id=identifier, ack=ack, headers={"receipt": "subscribed"})
+        assert self.next("receipt").headers["receipt-id"] == "subscribed"
+        return self
+
+    def next(self, kind: str) -> stomp.utils.Frame:
         """The next thing heard, which must be of this kind."""
         heard, frame = self.heard.get(timeout=PATIENCE.total_seconds())
         assert heard == kind, (heard, frame)
@@ -203,10 +212,8 @@ class StompClient(stomp.ConnectionListener):
 
     def close(self) -> None:
         """End the connection however far it came, so that no socket or thread is left."""
-        try:
+        with suppress(NotConnectedException):
             self.connection.disconnect()
-        except NotConnectedException:
-            pass
         self.connection.transport.disconnect_socket()
         self.connection.transport.stop()
         for each in self._sockets:

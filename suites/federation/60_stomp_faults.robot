@@ -34,7 +34,7 @@ An Event That Never Came Is Reported Lost
     [Tags]    FED-K4
     A Loses An Event
     ${order}    Order A Resource On A    node_hours=1
-    Order Event Should Arrive    ${order}    pending-provider    within=${WITHIN}[event]
+    Order Event Should Arrive    ${order}    pending-provider
     An Event Of A Should Be Reported Lost    ${order}    pending-consumer
 
 Events Of B Are Dropped By The Agent
@@ -47,7 +47,7 @@ Events Of B Are Dropped By The Agent
         Run Agent Cycle
         ${target_order}    Order On B Of    ${order}
         Complete Order On B    ${target_order}
-        Order Event Should Arrive    ${target_order}    done    channel=target    within=${WITHIN}[event]
+        Order Event Should Arrive    ${target_order}    done    channel=target
     END
     GROUP    Then the agent fails to handle it, and the order on A waits for the next poll
         Agent Should Have Said    Error processing message

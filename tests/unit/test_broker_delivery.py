@@ -166,7 +166,7 @@ def test_a_requeued_message_keeps_its_place(broker, client):
 
 def test_a_message_returned_late_goes_before_newer_ones_that_wait(broker, client):
     publish(broker, "1", "2", "3")
-    first, _ = client.subscribe(ack="client-individual", prefetch_count="2")
+    assert bodies(client.subscribe(ack="client", prefetch_count="2")) == ["1", "2"]
     other = MemoryClient(broker).login()
     (third,) = other.subscribe(ack="client-individual", prefetch_count="1")
     publish(broker, "4")

@@ -1,5 +1,7 @@
 """STOMP 1.2 frames: every rule of the parser, and that splitting and encoding change nothing."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,7 +34,11 @@ def plain(frame: Frame) -> tuple[str, dict[str, str], bytes]:
 
 
 @UNTIMED
-@given(st.lists(FRAMES, max_size=4), st.lists(st.integers(0, 400), max_size=12), st.sampled_from([b"", b"\n", b"\r\n\n"]))
+@given(
+    st.lists(FRAMES, max_size=4),
+    st.lists(st.integers(0, 400), max_size=12),
+    st.sampled_from([b"", b"\n", b"\r\n\n"]),
+)
 def test_encoded_frames_are_parsed_back_however_they_are_split(frames, cuts, heart_beats):
     stream = heart_beats + b"".join(frame.encode() + heart_beats for frame in frames)
     parser, parsed, start = FrameParser(), [], 0
@@ -60,12 +66,12 @@ def test_one_octet_at_a_time_gives_the_frame_with_its_last_octet(frame):
 @UNTIMED
 @given(st.binary(max_size=200))
 def test_arbitrary_octets_are_frames_or_a_protocol_error(octets):
-    try:
-        frames = parse(octets)
-    except ProtocolError as error:
-        assert error.summary
-    else:
-        assert octets.count(b"\0") >= len(frames)
+    parser, frames = FrameParser(), 0
+    parser.feed(octets)
+    with suppress(ProtocolError):
+        while parser.next_frame() is not None:
+            frames += 1
+    assert frames <= octets.count(b"\0")
 
 
 def test_carriage_returns_may_end_lines():

@@ -178,7 +178,9 @@ def test_frames_before_a_malformed_one_are_handled(broker, client):
 
 
 def test_one_message_may_hold_several_frames_and_a_frame_may_be_split(client):
-    stream = (frame("BEGIN", transaction="t", receipt="1") + "\n\r\n" + frame("ABORT", transaction="t", receipt="2")).encode()
+    stream = (
+        frame("BEGIN", transaction="t", receipt="1") + "\n\r\n" + frame("ABORT", transaction="t", receipt="2")
+    ).encode()
     for start in range(0, len(stream), 7):
         client.send(stream[start : start + 7])
     assert [answer.headers["receipt-id"] for answer in client.received()] == ["1", "2"]
@@ -288,7 +290,9 @@ def test_queue_destinations_create_and_amq_ones_do_not(client, broker):
 
 
 def test_an_amq_subscription_needs_its_queue(client, broker):
-    assert [m.command for m in client.subscribe("1", destination=f"/amq/queue/{QUEUE}", receipt="r")] == ["RECEIPT"]
+    assert [m.command for m in client.subscribe("1", destination=f"/amq/queue/{QUEUE}", receipt="r")] == [
+        "RECEIPT"
+    ]
     error = client.refused(frame("SUBSCRIBE", id="2", destination="/amq/queue/missing", receipt="r"))
     assert error.headers["message"] == "not_found"
     assert error.headers["receipt-id"] == "r"

@@ -119,7 +119,13 @@ def test_a_server_that_hides_its_connections_closes_them_instead():
 
         incoming.put_nowait({"type": "websocket.connect"})
         incoming.put_nowait({"type": "websocket.receive", "text": CONNECT})
-        scope = {"type": "websocket", "path": PATH, "headers": [], "query_string": b"", "subprotocols": ["v11.stomp"]}
+        scope = {
+            "type": "websocket",
+            "path": PATH,
+            "headers": [],
+            "query_string": b"",
+            "subprotocols": ["v11.stomp"],
+        }
         await asyncio.wait_for(Starlette(routes=websocket_routes(broker, PATH))(scope, incoming.get, send), 10)
         return sent
 

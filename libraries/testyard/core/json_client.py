@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import ssl
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Self
@@ -13,6 +15,12 @@ from testyard.core.redact import refuse_placeholder, secrets_in_use
 
 # Enough to see DRF's validation errors; whole HTML error pages help nobody.
 SHOWN_BODY_LENGTH = 500
+
+
+@functools.cache
+def trusted_certificates() -> ssl.SSLContext:
+    """The certificates that HTTPS connections are checked against; loading them takes tens of milliseconds."""
+    return httpx.create_ssl_context()
 
 
 class UnreachableError(UserError):
@@ -58,7 +66,12 @@ class JsonClient:
         secrets_in_use.add(secret)
         self.base_url = base_url
         self.name = name
-        self._client = httpx.Client(base_url=base_url, headers=dict(headers), timeout=timeout.total_seconds())
+        self._client = httpx.Client(
+            base_url=base_url,
+            headers=dict(headers),
+            timeout=timeout.total_seconds(),
+            verify=trusted_certificates(),
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from testyard.core.identifiers import hexadecimal, same_identifier
-from testyard.core.json_client import UnexpectedAnswerError, UnreachableError
+from testyard.core.json_client import UnexpectedAnswerError, UnreachableError, trusted_certificates
 from testyard.waldur.api import Waldur
 from testyard.waldur.configuration import OfferingConfiguration
 from testyard.waldur.provisioning import OFFERING_TYPE
@@ -100,7 +100,8 @@ def probe_stomp(configuration: OfferingConfiguration, side: Side) -> StompEndpoi
     scheme = "https" if configuration.websocket_use_tls else "http"
     url = f"{scheme}://{host}:{port}{configuration.stomp_ws_path or STOMP_PATH}"
     try:
-        answer = httpx.get(url, timeout=10, verify=configuration.verify_ssl)
+        verify = trusted_certificates() if configuration.verify_ssl else False
+        answer = httpx.get(url, timeout=10, verify=verify)
     except httpx.TransportError:
         return StompEndpoint(url, None, "")
     content_type = answer.headers.get("content-type", "").partition(";")[0]

@@ -60,11 +60,13 @@ def resolve(endpoints: Mapping[str, Endpoint], path: str) -> Route | None:
 
     Args:
         endpoints: By collection.
-        path: With leading and trailing slash.
+        path: From ``/api/`` on.
 
     Returns:
-        The route, or None if there is nothing at this address.
+        The route, or None if there is nothing at this address; none is without a slash at its end.
     """
+    if not path.endswith("/"):
+        return None
     collection, *rest = path.split("/")[2:-1] or [""]
     endpoint = endpoints.get(collection)
     if endpoint is None or len(rest) > 3:
