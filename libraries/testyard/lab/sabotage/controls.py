@@ -85,7 +85,7 @@ def run_controls(defects: Iterable[Defect], suites: Path, *, whole: bool, proces
         message = f"Without any defect the suites must pass, but {reason}."
         raise UserError(message)
     with ThreadPoolExecutor(processes) as pool:
-        yield from pool.map(lambda defect: _judge(defect, run_suites(files[defect.name], defect)), chosen)
+        yield from pool.map(lambda defect: judge(defect, run_suites(files[defect.name], defect)), chosen)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ def _outcome(output: Path) -> Outcome:
     return Outcome(frozenset(failed), frozenset(ran))
 
 
-def _judge(defect: Defect, outcome: Outcome) -> Verdict:
+def judge(defect: Defect, outcome: Outcome) -> Verdict:
+    """Compare what failed under a defect with what had to fail."""
     return Verdict(
         defect,
         missed=defect.turns_red - outcome.failed,
