@@ -14,7 +14,7 @@ from testyard import __version__
 from testyard.core.errors import ConfigurationError, NotMetError, UserError
 from testyard.core.listening import MaskingListener
 from testyard.core.tables import html_table
-from testyard.lab.environment import Environment, chosen_environment, missing_need
+from testyard.lab.environment import Environment, chosen_environment, missing_lab, missing_need
 from testyard.lab.supervisor import Supervisor, WaldurInstance
 
 REQUEST_COLUMNS = ("method", "path", "status", "caller", "ms")
@@ -105,6 +105,9 @@ class LabLibrary(MaskingListener):
 
     def _reason_not_here(self, tags: Iterable[str]) -> str:
         """Why a test cannot run in this environment, whatever happens before it; empty when it can."""
+        reason = missing_lab(self._environment)
+        if reason:
+            return reason
         for tag in tags:
             if tag.startswith(NEEDS_PREFIX):
                 reason = missing_need(self._environment, tag.removeprefix(NEEDS_PREFIX))

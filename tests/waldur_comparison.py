@@ -107,7 +107,9 @@ def answer_differences(
     Objects must be in the recorded state, and a refusal must be worded as recorded.
     """
     if recorded.status != answered.status:
-        yield Difference("status", f"recorded {recorded.status}, answered {answered.status}: {answered.body}"[:300])
+        yield Difference(
+            "status", f"recorded {recorded.status}, answered {answered.status}: {answered.body}"[:300]
+        )
         return
     yield from header_differences(recorded.headers, answered.headers)
     if recorded.status < 400:

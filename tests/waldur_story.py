@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from testyard.waldur.provisioning import Provisioner
 from waldur_support import RecordedWorld, sample
 
 STAFF = "ab7ba13f08b74f3686eacae95b119a13"
@@ -38,11 +37,6 @@ def tell(world: RecordedWorld) -> None:
         chapter(world)
 
 
-def role(world: RecordedWorld, name: str) -> str:
-    """The double's UUID of a role."""
-    return next(each["uuid"] for each in world.answer("roles_list") if each["name"] == name)
-
-
 def act(world: RecordedWorld, caller: str, order: str, action: str, body: dict[str, Any] | None = None) -> None:
     """Do something to an order that must succeed."""
     world.as_(caller).post(f"marketplace-orders/{order}/{action}", body)
@@ -50,25 +44,17 @@ def act(world: RecordedWorld, caller: str, order: str, action: str, body: dict[s
 
 def _people(world: RecordedWorld) -> None:
     world.identify(STAFF, world.instance.control.ready()["staff_user_uuid"])
-    staff = world.as_("staff")
-    provisioner = Provisioner(staff, "contract")
     for caller, (recorded, full_name) in PEOPLE.items():
-        first, last = full_name.split()
-        address = f"{caller}@peer.example.org"
-        user = staff.post("users", {"username": caller, "first_name": first, "last_name": last, "email": address})
-        world.identify(recorded, user["uuid"])
-        world.tokens[caller] = provisioner.create_token(user["uuid"])
+        world.identify(recorded, world.add_person(caller, full_name))
     world.replay("badtoken_401", "unauth_401", "version", "roles_list", "roles_filter_name")
 
 
 def _organisations(world: RecordedWorld) -> None:
-    staff = world.as_("staff")
     world.replay("customer_create", "customer_get")
-    organisation = {"name": "Provider Org", "email": "provider@peer.example.org", "abbreviation": "PR", "country": "EE"}
-    world.identify(PROVIDER_ORGANISATION, staff.post("customers", organisation)["uuid"])
+    organisation = {"name": "Provider Org", "abbreviation": "PR", "country": "EE"}
+    world.identify(PROVIDER_ORGANISATION, world.as_("staff").post("customers", organisation)["uuid"])
     world.replay("customer_add_user", "service_provider_create")
-    owner = {"user": world.identifier(PEOPLE["owner"][0]), "role": role(world, "CUSTOMER.OWNER")}
-    staff.post(f"customers/{world.answer('customer_create')['uuid']}/add_user", owner)
+    _grant(world, "staff", f"customers/{world.answer('customer_create')['uuid']}", "owner", "CUSTOMER.OWNER")
 
 
 def _offering(world: RecordedWorld) -> None:
@@ -80,8 +66,7 @@ def _offering(world: RecordedWorld) -> None:
 def _projects(world: RecordedWorld) -> None:
     world.replay("project_create", "project_get", "projects_filter_backend_id")
     world.replay("project_create_empty_name", "project_add_user")
-    member = {"user": world.identifier(PEOPLE["member"][0]), "role": role(world, "PROJECT.MEMBER")}
-    world.as_("owner").post(f"projects/{world.answer('project_create')['uuid']}/add_user", member)
+    _grant(world, "owner", f"projects/{world.answer('project_create')['uuid']}", "member", "PROJECT.MEMBER")
     world.replay("project_list_users", "users_me", "user_get")
 
 
@@ -90,8 +75,7 @@ def _roles_in_projects(world: RecordedWorld) -> None:
     organisation = world.answer("customer_create")["url"]
     project = staff.post("projects", {"name": "Other", "customer": organisation, "backend_id": "fed-8000"})
     world.identify(OTHER_PROJECT, project["uuid"])
-    member = {"user": world.identifier(PEOPLE["member"][0]), "role": role(world, "PROJECT.MEMBER")}
-    staff.post(f"projects/{project['uuid']}/add_user", member)
+    _grant(world, "staff", f"projects/{project['uuid']}", "member", "PROJECT.MEMBER")
     world.replay("project_add_user_duplicate", "project_add_user_unknown_user", "project_add_user_wrong_role_type")
     world.replay("project_delete_user", "project_delete_user_again", "project_list_users_wrong_role")
     world.replay("project_create_dup_backend_id")
@@ -101,7 +85,9 @@ def _an_order_from_creation_to_termination(world: RecordedWorld) -> None:
     world.replay("order_create_manager", "order_get_after_create_manager", "order_approve_by_consumer")
     world.replay("order_get_pending-provider", "orders_list_pending_provider", "resource_get_creating")
     world.replay("order_approve_by_provider", "order_get_executing", "resource_get_order_executing")
-    world.replay("order_set_state_done", "order_get_done", "resource_set_backend_id", "resource_set_backend_metadata")
+    world.replay(
+        "order_set_state_done", "order_get_done", "resource_set_backend_id", "resource_set_backend_metadata"
+    )
     world.replay("resource_get_ok", "provider_resource_get_ok")
     world.replay("order_approve_wrong_state_error", "order_set_state_done_again_error", "order_cancel_done_error")
 
@@ -113,7 +99,9 @@ def _an_order_from_creation_to_termination(world: RecordedWorld) -> None:
     world.instance.control.shell("set_resource", resource=resource, state="Creating")
     act(world, "provider", update, "approve_by_provider")
     world.instance.control.shell("set_resource", resource=resource, state="OK")
-    world.replay("order_update_limits_erred", "resource_get_after_failed_update_order", "resource_get_after_limits")
+    world.replay(
+        "order_update_limits_erred", "resource_get_after_failed_update_order", "resource_get_after_limits"
+    )
 
     world.replay("resource_terminate")
     termination = world.answer("resource_terminate")["order_uuid"]
@@ -130,7 +118,9 @@ def _orders_that_are_refused(world: RecordedWorld) -> None:
 
     world.replay("order_create_staff", "order_create_staff_after", "order_set_state_erred")
     world.replay("order_get_after_set_state_erred_while_pending_provider", "order_set_state_executing_from_erred")
-    act(world, "provider", world.answer("order_create_staff")["uuid"], "set_state_erred", {"error_message": "boom"})
+    act(
+        world, "provider", world.answer("order_create_staff")["uuid"], "set_state_erred", {"error_message": "boom"}
+    )
 
     world.replay("order_create_owner", "order_cancel_slurm_error", "order_set_state_executing_from_pending")
 
@@ -167,7 +157,7 @@ def _usages(world: RecordedWorld) -> None:
 
 
 def _offering_users(world: RecordedWorld) -> None:
-    # Nothing created offering users by itself on the recorded server: that is a worker's task, and none was running.
+    # On the recorded server no offering user came by itself: a worker creates them, and none was running.
     for created in list(world.as_("staff").all("marketplace-offering-users")):
         world.as_("staff").delete(f"marketplace-offering-users/{created['uuid']}")
     world.replay("offering_user_create", "offering_user_create_duplicate", "offering_user_create_empty")
@@ -191,7 +181,9 @@ def _an_update_and_an_error(world: RecordedWorld) -> None:
 
 
 def _agents(world: RecordedWorld) -> None:
-    world.replay("hybrid_agent_identity_create", "hybrid_agent_register_service", "hybrid_agent_register_processor")
+    world.replay(
+        "hybrid_agent_identity_create", "hybrid_agent_register_service", "hybrid_agent_register_processor"
+    )
     world.replay("hybrid_register_event_subscription", "hybrid_register_event_subscription_again")
     world.replay("hybrid_event_subscription_create_queue", "hybrid_event_subscription_create")
     world.replay("hybrid_event_subscription_create_error")
@@ -202,6 +194,13 @@ def _agents(world: RecordedWorld) -> None:
 def _outside_the_double(world: RecordedWorld) -> None:
     world.replay("api_root", "hooks_web", "ou_roles", "slurm_allocations", "slurm_assoc")
     world.replay("absent_event_subscriptions", "absent_site_agent_identities")
+
+
+def _grant(world: RecordedWorld, caller: str, scope: str, person: str, role: str) -> None:
+    """As somebody, give a person a role; who gave it shows in the samples."""
+    uuid = next(each["uuid"] for each in world.answer("roles_list") if each["name"] == role)
+    body = {"user": world.identifier(PEOPLE[person][0]), "role": uuid}
+    world.as_(caller).post(f"{scope}/add_user", body)
 
 
 def _order_like(world: RecordedWorld, name: str) -> dict[str, Any]:

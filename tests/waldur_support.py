@@ -18,6 +18,8 @@ from typing import Any, Self
 import httpx
 from testyard.lab.supervisor import WaldurInstance
 from testyard.waldur.api import Waldur
+from testyard.waldur.provisioning import Provisioner
+from testyard.waldur.states import Role
 from waldur_comparison import IDENTIFIER, Answer, Difference, answer_differences
 
 DIRECTORY = Path(__file__).parent / "data" / "waldur"
@@ -89,6 +91,7 @@ class RecordedWorld:
     Attributes:
         tokens: API token by caller.
         exchanges: Everything that was asked, in order.
+        provisioner: Creates more, as staff.
         replayed: The exchange with the double by the name of the sample.
     """
 
@@ -101,6 +104,7 @@ class RecordedWorld:
         self._identifiers: dict[str, str] = {NOBODY: NOBODY}
         self._http = httpx.Client(base_url=self.url)
         self._callers: dict[str, Waldur] = {}
+        self.provisioner = Provisioner(self.as_("staff"), "contract")
 
     def __enter__(self) -> Self:
         return self
@@ -135,6 +139,16 @@ class RecordedWorld:
     def ask(self, method: str, path: str, caller: str, body: Any = None, **query: Any) -> Exchange:
         """Send a request to ``/api/{path}``."""
         return self.send(Request(method, f"/api/{path}", caller, query or None, body))
+
+    def add_person(self, caller: str, full_name: str = "", *roles: tuple[Role, str]) -> str:
+        """Create a user who can call from now on, with roles on scopes; returns the UUID."""
+        first, _, last = (full_name or caller).partition(" ")
+        user = {"username": caller, "first_name": first, "last_name": last, "email": f"{caller}@peer.example.org"}
+        uuid = str(self.as_("staff").post("users", user)["uuid"])
+        self.tokens[caller] = self.provisioner.create_token(uuid)
+        for role, scope in roles:
+            self.provisioner.grant_role(role, uuid, scope)
+        return uuid
 
     def order(self, name: str, caller: str = "owner", limits: Mapping[str, float] | None = None) -> dict[str, Any]:
         """Order a resource of the recorded offering for the recorded project; the owner's need no approval."""

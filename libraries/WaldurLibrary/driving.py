@@ -15,6 +15,7 @@ from testyard.core.errors import NotMetError, UserError
 from testyard.core.tables import html_table
 from testyard.stomp.channel import Channel
 from testyard.waldur.agent import Pace
+from testyard.waldur.api import limits_text
 from testyard.waldur.calls import CALL_COLUMNS, Call, split_call
 from testyard.waldur.configuration import write_configuration
 from testyard.waldur.federation import open_federation, open_own_federation
@@ -268,7 +269,7 @@ class DrivingKeywords:
         """
         order = self._session.federation.order(limits, f"{self._session.run} {name}")
         self._session.use_resource(order.marketplace_resource_uuid)
-        self._say(f"Ordered on A: {limits}, order {order.uuid}")
+        self._say(f"Ordered on A: {limits_text(limits)}, order {order.uuid}")
         return order.uuid
 
     @keyword(tags=["Action"])
@@ -287,7 +288,7 @@ class DrivingKeywords:
         """
         uuid = self._session.resource_on_a(resource).uuid
         order = self._session.federation.source.update_limits(uuid, limits)
-        self._say(f"Ordered other limits on A: {limits}, order {order}")
+        self._say(f"Ordered other limits on A: {limits_text(limits)}, order {order}")
         return order
 
     @keyword(tags=["Action"])

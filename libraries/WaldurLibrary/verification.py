@@ -9,7 +9,7 @@ from robot.api import logger
 from robot.api.deco import keyword
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.identifiers import same_identifier
-from testyard.waldur.api import Resource
+from testyard.waldur.api import Resource, limits_text
 from testyard.waldur.states import OrderState, ResourceState, Role, Side
 
 from WaldurLibrary.session import Session
@@ -392,11 +392,7 @@ class VerificationKeywords:
     def _compare_limits(side: Side, expected: Mapping[str, float], resource: Resource) -> None:
         if dict(resource.limits) != dict(expected):
             message = (
-                f"Resource {resource.name!r} on {side.value} should have the limits {_limits(expected)}, "
-                f"but has {_limits(resource.limits)}."
+                f"Resource {resource.name!r} on {side.value} should have the limits {limits_text(expected)}, "
+                f"but has {limits_text(resource.limits)}."
             )
             raise NotMetError(message)
-
-
-def _limits(limits: Mapping[str, float]) -> str:
-    return ", ".join(f"{name}={amount:g}" for name, amount in sorted(limits.items())) or "none"

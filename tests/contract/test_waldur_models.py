@@ -82,8 +82,8 @@ def parsed(endpoint: str, exchange: Exchange) -> Any:
 def unparsed(value: Any, hint: Any, path: str) -> Iterator[str]:
     """Find raw text and objects where the client declares an enum, a UUID, a time or a model of its own.
 
-    It keeps a raw value that it cannot parse. Nulls and numbers instead of text are not looked for: there, recorded
-    answers contradict what the client declares.
+    It keeps a raw value that it cannot parse. Nulls and numbers in place of text are not looked for: there,
+    recorded answers contradict what the client declares.
     """
     alternatives = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     if type(value) in (str, dict):
@@ -228,7 +228,9 @@ def test_every_endpoint_of_the_agent_is_read_or_listed_with_the_reason():
 
 @pytest.mark.parametrize("endpoint", sorted((AGENT_ENDPOINTS | OTHER_ENDPOINTS) - NOT_SERVED.keys()))
 def test_the_client_reads_every_answer(exchanges: list[Exchange], endpoint: str):
-    answers = [each for each in exchanges if _is_to(endpoint, each) and each.answer.status < HTTPStatus.BAD_REQUEST]
+    answers = [
+        each for each in exchanges if _is_to(endpoint, each) and each.answer.status < HTTPStatus.BAD_REQUEST
+    ]
     assert answers, [each.answer for each in exchanges if _is_to(endpoint, each)]
     wrong = [problem for answer in answers for problem in unparsed(parsed(endpoint, answer), Any, endpoint)]
     assert not wrong
@@ -254,7 +256,12 @@ def test_what_is_not_served_is_still_not_there(recorded_world: RecordedWorld, en
         ("resource_get_ok", "GET /api/marketplace-resources/{uuid}/", "state", "ok"),
         ("resource_get_ok", "GET /api/marketplace-resources/{uuid}/", "creation_order", {"state": "finished"}),
         ("offering_user_get", "GET /api/marketplace-offering-users/{uuid}/", "state", "ok"),
-        ("hybrid_register_queue", "POST /api/marketplace-site-agent-identities/{uuid}/register_queue/", "vhost", ...),
+        (
+            "hybrid_register_queue",
+            "POST /api/marketplace-site-agent-identities/{uuid}/register_queue/",
+            "vhost",
+            ...,
+        ),
         ("order_approve_by_provider", "POST /api/marketplace-orders/{uuid}/approve_by_provider/", "detail", ...),
     ],
 )

@@ -1,6 +1,7 @@
 """The JSON client's errors say who answered what, expected what, and never show a secret."""
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,6 +16,7 @@ from testyard.core.json_client import (
     JsonClient,
     UnexpectedAnswerError,
     UnreachableError,
+    trusted_certificates,
 )
 from testyard.core.redact import secrets_in_use
 
@@ -79,7 +81,7 @@ def server(running: Server) -> Server:
 
 @pytest.fixture(scope="module")
 def client(running: Server) -> Iterator[JsonClient]:
-    """One for the module: making one costs more than a test."""
+    """One for the module, as its connections are pooled."""
     headers = {"Authorization": f"Token {TOKEN}"}
     with JsonClient(running.url, headers=headers, secret=TOKEN, name="Waldur A") as client:
         yield client
@@ -137,6 +139,13 @@ def test_a_token_that_cannot_be_sent_is_a_users_mistake_and_not_shown(server, to
         client.get("/api/users/me/")
     assert "Waldur B" in str(caught.value)
     assert token.strip() not in str(caught.value)
+
+
+def test_certificates_are_checked():
+    context = trusted_certificates()
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert context.get_ca_certs() != []
 
 
 # ---- what comes back

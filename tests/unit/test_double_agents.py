@@ -11,7 +11,13 @@ IDENTITIES = "marketplace-site-agent-identities/"
 
 
 def _register(market: Market, user: Member, **changes: Any) -> Any:
-    body = {"offering": market.offering["uuid"], "name": "agent", "version": "1.0.7", "dependencies": [], **changes}
+    body = {
+        "offering": market.offering["uuid"],
+        "name": "agent",
+        "version": "1.0.7",
+        "dependencies": [],
+        **changes,
+    }
     return market.double.call("POST", IDENTITIES, body, token=user.token)
 
 
@@ -112,7 +118,9 @@ def test_the_passcode_of_a_queue_is_the_owners_token_as_it_is_now(market: Market
     queue = double.post(path, {}, token=market.agent.token)
 
     def may_connect(passcode: str) -> bool:
-        return double.instance.broker.authenticate(queue["vhost"], queue["rmq_username"], passcode).name == "GRANTED"
+        return (
+            double.instance.broker.authenticate(queue["vhost"], queue["rmq_username"], passcode).name == "GRANTED"
+        )
 
     assert may_connect(market.agent.token)
     assert not may_connect(market.provider.token)
@@ -171,7 +179,10 @@ def test_legacy_subscriptions_are_registered_once_per_type(market: Market) -> No
     assert queues[0].json == queues[1].json
     name = f"subscription_{answers[0].json['uuid']}_offering_{market.offering['uuid']}_order"
     assert (queues[0].json["queue_name"], queues[0].json["vhost"]) == (name, market.agent.uuid)
-    assert market.double.call("GET", queue_path.replace("create_queue/", ""), token=market.provider.token).status == 404
+    assert (
+        market.double.call("GET", queue_path.replace("create_queue/", ""), token=market.provider.token).status
+        == 404
+    )
 
 
 def test_a_legacy_queue_must_be_of_the_observed_type(market: Market) -> None:

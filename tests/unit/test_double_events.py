@@ -145,7 +145,13 @@ def test_an_offering_user_is_announced_from_creation_to_deletion(market: Market)
 
     bodies = [event["body"] for event in market.double.events("offering_user")]
 
-    assert [body["action"] for body in bodies] == ["create", "update", "username_set", "attribute_update", "delete"]
+    assert [body["action"] for body in bodies] == [
+        "create",
+        "update",
+        "username_set",
+        "attribute_update",
+        "delete",
+    ]
     assert [body["username"] for body in bodies] == ["", "mia01", "mia01", "mia01", "mia01"]
     assert [body["state"] for body in bodies] == [1, 5, 5, 5, 5]
     assert bodies[3]["changed_attributes"] == ["email"]
@@ -157,7 +163,10 @@ def test_identity_managers_receive_offering_users_of_their_isds_while_they_manag
     double = market.double
     double.patch(f"users/{market.owner.uuid}/", {"is_identity_manager": True, "managed_isds": ["isd:x"]})
     double.patch(f"users/{market.member.uuid}/", {"active_isds": ["isd:x", "isd:y"]})
-    by_role, by_isd = Inbox(market, market.agent, ["offering_user"]), Inbox(market, market.owner, ["offering_user"])
+    by_role, by_isd = (
+        Inbox(market, market.agent, ["offering_user"]),
+        Inbox(market, market.owner, ["offering_user"]),
+    )
     path = "marketplace-offering-users/"
     depths = []
 

@@ -111,7 +111,9 @@ def test_every_request_is_journaled(market: Market) -> None:
 
     entries = list(market.double.instance.requests.read())[-3:]
 
-    shown = [{key: entry[key] for key in ("kind", "method", "path", "query", "status", "caller")} for entry in entries]
+    shown = [
+        {key: entry[key] for key in ("kind", "method", "path", "query", "status", "caller")} for entry in entries
+    ]
     common = {"kind": "request", "method": "GET"}
     assert shown == [
         {**common, "path": "/api/marketplace-orders/", "query": "page_size=3", "status": 200, "caller": "agent"},
@@ -119,7 +121,9 @@ def test_every_request_is_journaled(market: Market) -> None:
         {**common, "path": "/api/users/me/", "query": "", "status": 401, "caller": "invalid token"},
     ]
     assert all(entry["user_agent"] == "unit test" and entry["milliseconds"] >= 0 for entry in entries)
-    assert [entry["sequence"] for entry in entries] == list(range(entries[0]["sequence"], entries[0]["sequence"] + 3))
+    assert [entry["sequence"] for entry in entries] == list(
+        range(entries[0]["sequence"], entries[0]["sequence"] + 3)
+    )
     assert entries[0]["monotonic_ns"] < entries[1]["monotonic_ns"] < time.monotonic_ns()
 
 
@@ -134,7 +138,7 @@ def test_no_secret_reaches_the_journal(double: Double, name: str) -> None:
 
     assert canary not in text
     assert STAFF_TOKEN not in text
-    assert '"details":[{"%s":"***"}]' % name in text
+    assert f'"details":[{{"{name}":"***"}}]' in text
     assert "page=1" in text
 
 

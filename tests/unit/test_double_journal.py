@@ -35,4 +35,9 @@ def test_what_is_written_while_reading_is_there_the_next_time(tmp_path: Path) ->
 def test_secrets_are_masked_at_any_depth() -> None:
     value = {"a": [{"Token": "x", "b": 1}], "new_password": {"c": "x"}, "d": "token", "passcodes": ["x"]}
 
-    assert masked(value) == {"a": [{"Token": "***", "b": 1}], "new_password": "***", "d": "token", "passcodes": "***"}
+    assert masked(value) == {
+        "a": [{"Token": "***", "b": 1}],
+        "new_password": "***",
+        "d": "token",
+        "passcodes": "***",
+    }

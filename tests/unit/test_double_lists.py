@@ -200,7 +200,10 @@ def test_a_list_of_resources_shows_changes_too(market: Market) -> None:
 
     market.double.post(f"{path}/set_limits/", {"limits": {"cpu": 3}})
 
-    assert (before["limits"], market.double.get("marketplace-resources/")[0]["limits"]) == ({"cpu": 10}, {"cpu": 3})
+    assert (before["limits"], market.double.get("marketplace-resources/")[0]["limits"]) == (
+        {"cpu": 10},
+        {"cpu": 3},
+    )
 
 
 def test_links_follow_the_host_that_the_client_used(market: Market) -> None:

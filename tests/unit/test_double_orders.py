@@ -60,9 +60,7 @@ def test_missing_fields_are_named(market: Market) -> None:
 
 
 def test_a_project_that_the_caller_does_not_see_does_not_exist(market: Market) -> None:
-    answer = market.double.call(
-        "POST", "marketplace-orders/", market.order_body(), token=market.provider.token
-    )
+    answer = market.double.call("POST", "marketplace-orders/", market.order_body(), token=market.provider.token)
 
     assert (answer.status, answer.json) == (400, {"project": ["Invalid hyperlink - Object does not exist."]})
 
@@ -71,7 +69,9 @@ def test_a_project_that_the_caller_does_not_see_does_not_exist(market: Market) -
 def test_an_offering_that_is_not_active_takes_no_orders(market: Market, action: str) -> None:
     market.double.post(f"{market.provided}/{action}/")
 
-    assert market.double.post("marketplace-orders/", market.order_body(), expect=400) == ["Offering is not available."]
+    assert market.double.post("marketplace-orders/", market.order_body(), expect=400) == [
+        "Offering is not available."
+    ]
 
 
 def test_identifiers_are_taken_dashed_and_given_in_hexadecimal(market: Market) -> None:
@@ -226,7 +226,9 @@ def test_a_resource_takes_one_order_at_a_time(market: Market) -> None:
     path = f"marketplace-resources/{order['marketplace_resource_uuid']}"
     market.double.post(f"{path}/update_limits/", {"limits": {"cpu": 25}})
 
-    assert market.double.post(f"{path}/terminate/", {}, expect=400) == ["Pending order for resource already exists."]
+    assert market.double.post(f"{path}/terminate/", {}, expect=400) == [
+        "Pending order for resource already exists."
+    ]
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,7 @@ def test_what_is_not_seen_is_not_found(market: Market) -> None:
     assert (answer.status, answer.json) == (404, {"detail": "No Order matches the given query."})
 
 
-@pytest.mark.parametrize(
-    ("collection", "scope"), [("customers", "customer"), ("projects", "project")]
-)
+@pytest.mark.parametrize(("collection", "scope"), [("customers", "customer"), ("projects", "project")])
 def test_organisations_are_seen_by_their_members_and_those_of_their_projects(
     market: Market, collection: str, scope: str
 ) -> None:
@@ -110,9 +108,7 @@ def test_private_offerings_are_for_their_provider(double: Double) -> None:
         ),
     ],
 )
-def test_each_side_approves_for_itself(
-    market: Market, action: str, first: str, statuses: dict[str, int]
-) -> None:
+def test_each_side_approves_for_itself(market: Market, action: str, first: str, statuses: dict[str, int]) -> None:
     order = market.order(getattr(market, first).token)
 
     assert _doing(market, f"marketplace-orders/{order['uuid']}/{action}/") == statuses

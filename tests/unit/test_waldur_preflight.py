@@ -1,5 +1,6 @@
 """The preflight names whatever a federation lacks, one row each, and nothing else."""
 
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
@@ -125,7 +126,7 @@ def waldurs(monkeypatch: pytest.MonkeyPatch) -> Waldurs:
     transport = httpx.MockTransport(waldurs.handle)
     real = httpx.Client
 
-    def get(url: str, *, timeout: float, verify: bool) -> httpx.Response:
+    def get(url: str, *, timeout: float, verify: ssl.SSLContext | bool) -> httpx.Response:
         with real(transport=transport, timeout=timeout, verify=verify) as client:
             return client.get(url)
 
@@ -196,42 +197,37 @@ def test_staff_needs_no_roles(waldurs, missing):
 
 
 @pytest.mark.parametrize(
-    ("side", "path", "key", "value", "line"),
+    ("where", "value", "line"),
     [
-        ("a", "offerings", "state", "Paused", "the offering's state: expected Active, found Paused"),
-        ("b", "offerings", "state", "Draft", "the offering's state: expected Active, found Draft"),
-        ("a", "offerings", "type", "Support.OfferingTemplate", "found Support.OfferingTemplate"),
-        ("b", "offerings", "type", "OpenStack.Tenant", "expected Marketplace.Slurm, found OpenStack.Tenant"),
-        ("a", "offerings", "plans", [], "a plan: expected at least one, found none"),
-        ("b", "offerings", "plans", [{"name": "Old", "archived": True}], "expected at least one, found none"),
-        ("a", "users/me", "permissions", [], "role of agent-a: expected OFFERING.MANAGER, found no role there"),
-        ("a", "users/me", "permissions", None, "found no role there"),
+        ("a offerings state", "Paused", "the offering's state: expected Active, found Paused"),
+        ("b offerings state", "Draft", "the offering's state: expected Active, found Draft"),
+        ("a offerings type", "Support.OfferingTemplate", "found Support.OfferingTemplate"),
+        ("b offerings type", "OpenStack.Tenant", "expected Marketplace.Slurm, found OpenStack.Tenant"),
+        ("a offerings plans", [], "a plan: expected at least one, found none"),
+        ("b offerings plans", [{"name": "Old", "archived": True}], "expected at least one, found none"),
+        ("a users/me permissions", [], "role of agent-a: expected OFFERING.MANAGER, found no role there"),
+        ("a users/me permissions", None, "found no role there"),
         (
-            "b",
-            "users/me",
-            "permissions",
+            "b users/me permissions",
             [{"role_name": "CUSTOMER.MANAGER", "scope_uuid": TARGET_CUSTOMER}],
             "role of agent-b: expected CUSTOMER.OWNER, found CUSTOMER.MANAGER",
         ),
         (
-            "b",
-            "users/me",
-            "permissions",
+            "b users/me permissions",
             [{"role_name": "CUSTOMER.OWNER", "scope_uuid": PROVIDER}],
             "found no role there",
         ),
         (
-            "b",
-            "users/me",
-            "is_identity_manager",
+            "b users/me is_identity_manager",
             False,
             "identity manager with managed ISDs: expected yes, found no",
         ),
-        ("b", "users/me", "managed_isds", [], "identity manager with managed ISDs: expected yes, found no"),
-        ("b", "users/me", "managed_isds", None, "identity manager with managed ISDs: expected yes, found no"),
+        ("b users/me managed_isds", [], "identity manager with managed ISDs: expected yes, found no"),
+        ("b users/me managed_isds", None, "identity manager with managed ISDs: expected yes, found no"),
     ],
 )
-def test_what_is_wrong_is_named_and_nothing_else(waldurs, missing, side, path, key, value, line):
+def test_what_is_wrong_is_named_and_nothing_else(waldurs, missing, where, value, line):
+    side, path, key = where.split()
     waldurs[side, path] = waldurs[side, path] | {key: value}
     (only,) = missing()
     assert f"Waldur {side.upper()}: " in only
@@ -402,9 +398,9 @@ def test_a_project_that_is_no_uuid_gets_one_row_that_shows_it(missing):
 def test_the_endpoint_is_the_one_that_the_agent_dials(monkeypatch, changes, side, url):
     asked: list[tuple[str, bool]] = []
 
-    def get(url: str, *, timeout: float, verify: bool) -> httpx.Response:
+    def get(url: str, *, timeout: float, verify: object) -> httpx.Response:
         assert 0 < timeout <= 30
-        asked.append((url, verify))
+        asked.append((url, verify is not False))
         return httpx.Response(426)
 
     monkeypatch.setattr(httpx, "get", get)
@@ -434,27 +430,23 @@ def test_only_a_demand_for_an_upgrade_is_an_endpoint(waldurs, answer, available,
 
 
 @pytest.mark.parametrize(
-    ("side", "source_enabled", "target_enabled", "optional"),
+    ("side", "enabled", "optional"),
     [
-        (Side.A, True, False, False),
-        (Side.A, False, False, True),
-        (Side.B, True, True, True),
-        (Side.B, True, False, True),
+        (Side.A, {"stomp_enabled": True}, False),
+        (Side.A, {"stomp_enabled": False}, True),
+        (Side.B, {"stomp_enabled": True, "backend_settings": {"target_stomp_enabled": True}}, True),
+        (Side.B, {"stomp_enabled": True, "backend_settings": {"target_stomp_enabled": False}}, True),
     ],
 )
-def test_a_missing_endpoint_is_named_in_one_line_and_stops_only_who_needs_it(
-    waldurs, customer, side, source_enabled, target_enabled, optional
-):
-    waldurs.stomp[side.value.lower()] = httpx.Response(200, text="<html>", headers=HTML)
-    enabled = configuration(
-        stomp_enabled=source_enabled, backend_settings={"target_stomp_enabled": target_enabled}
-    )
-    rows = Preflight(enabled, PROJECT, customer).run()
+def test_a_missing_endpoint_is_named_and_stops_only_who_needs_it(waldurs, customer, side, enabled, optional):
+    host = side.value.lower()
+    waldurs.stomp[host] = httpx.Response(200, text="<html>", headers=HTML)
+    rows = Preflight(configuration(**enabled), PROJECT, customer).run()
     (row,) = [row for row in rows if not row.met]
     assert row.optional is optional
     assert (unmet(rows) == []) is optional
     assert str(row) == (
-        f"FED-S4 Waldur {side.value}: STOMP over WebSocket at http://{side.value.lower()}.example:15674/rmqws-stomp: "
+        f"FED-S4 Waldur {side.value}: STOMP over WebSocket at http://{host}.example:15674/rmqws-stomp: "
         f"expected HTTP 426, found HTTP 200 text/html: {NOT_CONFIGURED}"
     )
 

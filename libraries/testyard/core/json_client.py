@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import ssl
 from collections.abc import Mapping
 from datetime import timedelta
@@ -95,7 +96,9 @@ class JsonClient:
 
         Raises:
             UnreachableError: No answer came; names the address and the reason.
+            UserError: The body holds ``<secret>`` where a secret's value was meant.
         """
+        refuse_placeholder(json.dumps(body, default=str))
         try:
             return self._client.request(method, path, json=body, params=query)
         except (httpx.TransportError, httpx.InvalidURL) as problem:

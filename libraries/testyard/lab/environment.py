@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from enum import Enum
+from importlib.util import find_spec
 
 # The document's own gate: without it no test touches a real Waldur (document 000, Environment).
 GATE_VARIABLE = "WALDUR_E2E_TESTS"
@@ -21,6 +22,10 @@ MISSING_ON_OWN_SYSTEMS = {
     "faults": "it breaks a Waldur on purpose, which only the embedded lab allows",
     "provisioning": "it creates organisations, offerings and users, which only the embedded lab allows",
 }
+
+# What the extra `lab` brings; without it the keyword libraries work, but the embedded lab cannot start.
+LAB_MODULES = ("httptools", "starlette", "uvicorn", "websockets")
+LAB_EXTRA_COMMAND = "pip install 'robotframework-testyard[lab]'"
 
 
 def chosen_environment(lab: str) -> Environment:
@@ -42,3 +47,11 @@ def missing_need(environment: Environment, need: str) -> str:
         return ""
     reason = MISSING_ON_OWN_SYSTEMS[need]
     return f"Not on your own systems: {reason}. Run without {GATE_VARIABLE} to include it."
+
+
+def missing_lab(environment: Environment) -> str:
+    """Why the embedded lab cannot start, with the command that helps; empty when it can or is not asked for."""
+    missing = [name for name in LAB_MODULES if find_spec(name) is None]
+    if environment is Environment.OWN or not missing:
+        return ""
+    return f"The embedded lab needs {', '.join(missing)}: {LAB_EXTRA_COMMAND}."

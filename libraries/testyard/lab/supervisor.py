@@ -211,8 +211,10 @@ def _wait_until_ready(instance: WaldurInstance, deadline: Deadline) -> None:
         status = instance.process.poll()
         if status is not None:
             assert instance.process.stderr is not None
-            reason = instance.process.stderr.read().decode(errors="replace").strip()
-            message = f"{name} ended with status {status} instead of starting: {reason}"
+            said = instance.process.stderr.read().decode(errors="replace").strip().splitlines()
+            message = (
+                f"{name} ended with status {status} instead of starting: {said[-1] if said else 'no reason given'}"
+            )
             raise LabError(message)
         try:
             instance.control.ready()

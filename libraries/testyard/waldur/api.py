@@ -46,6 +46,11 @@ class Resource(BaseModel):
     project_uuid: str = ""
 
 
+def limits_text(limits: Mapping[str, float]) -> str:
+    """Limits for people: ``cpu=2, ram=8``."""
+    return ", ".join(f"{name}={amount:g}" for name, amount in sorted(limits.items())) or "none"
+
+
 class Waldur:
     """One Waldur instance as one user sees it.
 

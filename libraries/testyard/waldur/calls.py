@@ -88,9 +88,16 @@ class CallRecorder:
 
 
 def split_call(call: Call) -> tuple[object, ...]:
-    """A call as a row of a table: side, method, path, status, milliseconds."""
+    """A call as a row of a table: side, method, path, status, milliseconds; a list of fields is only counted."""
+    path, _, query = call.path.partition("?")
+    parameters = query.split("&") if query else []
+    shown = [parameter for parameter in parameters if not parameter.startswith("field=")]
+    if len(shown) < len(parameters):
+        shown.append(f"({len(parameters) - len(shown)} fields)")
+    if shown:
+        path = f"{path}?{'&'.join(shown)}"
     took = "" if call.took is None else f"{call.took.total_seconds() * 1000:.1f}"
-    return (call.side.value, call.method, call.path, call.status or "no answer", took)
+    return (call.side.value, call.method, path, call.status or "no answer", took)
 
 
 CALL_COLUMNS = ("Waldur", "method", "path", "status", "ms")

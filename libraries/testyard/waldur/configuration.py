@@ -15,7 +15,7 @@ import yaml
 from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from testyard.core.errors import ConfigurationError
-from testyard.core.redact import secrets_in_use
+from testyard.core.redact import refuse_placeholder, secrets_in_use
 
 # Longer words of letters and digits are not shown in messages: they might be tokens.
 LONGEST_SHOWN_WORD = 20
@@ -157,9 +157,15 @@ def load_configuration(path: Path) -> AgentConfiguration:
 
 
 def write_configuration(path: Path, content: Mapping[str, Any]) -> None:
-    """Write an agent configuration that only this user can read: it holds tokens."""
+    """Write an agent configuration that only this user can read: it holds tokens.
+
+    Raises:
+        UserError: A value is ``<secret>`` where a secret's value was meant.
+    """
+    text = yaml.safe_dump(dict(content), sort_keys=False)
+    refuse_placeholder(text)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        yaml.safe_dump(dict(content), stream, sort_keys=False)
+        stream.write(text)
 
 
 def _explain(path: Path, problem: ValidationError) -> str:

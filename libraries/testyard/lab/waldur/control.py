@@ -98,6 +98,8 @@ class ControlApplication:
             reply = json_reply({"detail": str(error)}, 400)
         except ApiError as error:
             reply = json_reply(error.body, error.status)
+        except OSError as error:
+            reply = json_reply({"detail": f"The public port cannot be changed: {error.strerror}"}, 500)
         await send_reply(send, reply)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:

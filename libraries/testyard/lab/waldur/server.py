@@ -72,6 +72,8 @@ class Listener:
         )
         self._state = ServerState()
         self._state.default_headers = [(b"server", b"testyard")]
+        # Accepted connections inherit it; without it they would keep close() from reserving the port.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._address = listening.getsockname()
         self._waiting: socket.socket | None = listening
         self._server: asyncio.Server | None = None
