@@ -11,6 +11,7 @@ from robot.api import logger
 from robot.api.deco import keyword, library
 from robot.api.types import Secret
 from testyard import __version__
+from testyard.core.deadline import Deadline, wait_until
 from testyard.core.errors import ConfigurationError, NotMetError, UserError
 from testyard.core.listening import MaskingListener
 from testyard.core.tables import html_table
@@ -325,6 +326,34 @@ class LabLibrary(MaskingListener):
             raise NotMetError(message)
         logger.info(f"{dropped} STOMP connections to Waldur {waldur} cut")
         return dropped
+
+    @keyword(tags=["Assertion", "Wait"])
+    def waldur_should_have_subscribers(
+        self, waldur: str, count: int, *, within: timedelta = timedelta(seconds=30)
+    ) -> None:
+        """Wait until so many clients are connected to a Waldur's events and subscribed, as the server sees it.
+
+        A client may have noticed that its connection is gone before the server has: what is published in between
+        is lost with the old connection.
+
+        Args:
+            waldur: `A` or `B`.
+            count: How many.
+            within: Give up after this time.
+
+        Raises:
+            NotMetError: Another number, all the time.
+
+        Example:
+            | Waldur Should Have Subscribers | A | 1 |
+        """
+        control = self._instance(waldur).control
+
+        def subscribed() -> int:
+            return sum(bool(it["subscriptions"]) for it in control.stomp_connections())
+
+        what = f"Waldur {waldur} to have {count} subscribers"
+        wait_until(subscribed, lambda found: found == count, Deadline(within), what)
 
     # What the lab saw.
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote
 from uuid import uuid4
 
 import psutil
 from robot.api import ExecutionResult
-from robot.result import Keyword, Result, ResultVisitor, TestCase
+from robot.result import Result, TestCase
 from testyard.core.deadline import Deadline, wait_until
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -27,6 +31,10 @@ DATA = PROJECT / "tests" / "data" / "acceptance"
 GONE_WITHIN = timedelta(seconds=5)
 ENDS_WITHIN = timedelta(seconds=120)
 OFTEN = timedelta(milliseconds=5)
+
+# log.html holds its texts in lists, as "*text" or as what zlib and base64 make of it.
+COMPRESSED = re.compile(r'"(eN[A-Za-z0-9+/]{30,}={0,2})"')
+SLICE = 16
 
 MARK = "TESTYARD_ACCEPTANCE_MARK"
 OWN_VARIABLES = "WALDUR_E2E_"
@@ -154,7 +162,9 @@ class RobotRun(Run):
         environment: Added to this process's own, which is cleared of the user's own Waldurs.
     """
 
-    def __init__(self, directory: Path, *arguments: str | Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, *arguments: str | Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.results = directory / "results"
         self.debug_file = self.results / "debug.txt"
         super().__init__(
@@ -181,6 +191,12 @@ class RobotRun(Run):
         assert alive, f"robot ended early, with status {self.process.returncode}:\n{self.stdout}\n{self.stderr}"
         return debug
 
+    def written(self) -> dict[str, str]:
+        """Everything the run wrote by file name, its console included."""
+        files = [path for path in self.results.rglob("*") if path.is_file()]
+        texts = {path.name: expanded(path.read_text(encoding="utf-8")) for path in files}
+        return texts | {"stdout": self.stdout, "stderr": self.stderr}
+
     def result(self) -> Result:
         """The run's output.xml."""
         return ExecutionResult(self.results / "output.xml")
@@ -190,21 +206,30 @@ class RobotRun(Run):
         return {test.name: test for test in self.result().suite.all_tests}
 
 
-class KeywordCollector(ResultVisitor):
-    """Collects the keywords of a result by name, and the listed messages below them.
+def forms_of(secret: str) -> set[str]:
+    """The texts that give a secret away: any sixteen characters of it, and its base64 and URL encodings."""
+    forms = {secret[start : start + SLICE] for start in range(max(len(secret) - SLICE, 0) + 1)}
+    forms.add(quote(secret, safe=""))
+    for shift in range(3):  # a secret may start anywhere in the groups of three bytes that base64 encodes
+        encoded = base64.b64encode(b" " * shift + secret.encode())
+        forms.add(encoded[shift * 4 // 3 + 1 : -4].decode())
+    return forms
 
-    Args:
-        name: Of the keywords.
-    """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self.keywords: list[Keyword] = []
+def leaks_in(texts: Mapping[str, str], secrets: Iterable[str]) -> list[str]:
+    """Which of some named texts give a secret away: one line per text and secret."""
+    forms = {secret: forms_of(secret) for secret in secrets}
+    return [
+        f"{name} shows {secret[:4]}…"
+        for name, text in texts.items()
+        for secret, told in forms.items()
+        if any(form in text for form in told)
+    ]
 
-    def start_keyword(self, keyword: Keyword) -> None:
-        """Keep a keyword of this name."""
-        if keyword.name == self._name:
-            self.keywords.append(keyword)
+
+def expanded(page: str) -> str:
+    """A page of Robot Framework with the texts that are compressed in it (log.html: longer ones) in the clear."""
+    return COMPRESSED.sub(lambda text: zlib.decompress(base64.b64decode(text[1])).decode(), page)
 
 
 def closed_port(host: str = "127.0.0.1") -> int:

@@ -4,7 +4,7 @@ Documentation     Without events from B the agent gets to the same end by pollin
 
 Resource          ../../resources/federation.resource
 
-Suite Setup       A Federation Between Two Waldurs    node hours    events=source
+Suite Setup       A Federation That Listens To Events    events=source
 Suite Teardown    The Federation Is Taken Down
 Test Timeout      3 minutes
 

@@ -156,11 +156,13 @@ def test_nack_without_requeue_discards(broker, client):
     assert broker.queue_depth(VHOST, QUEUE) == 1
 
 
-def test_a_requeued_message_keeps_its_place(broker, client):
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_requeued_message_keeps_its_place(broker, client, order):
     publish(broker, "1", "2", "3", "4")
-    first, second = client.subscribe(ack="client-individual", prefetch_count="2")
+    messages = client.subscribe(ack="client-individual", prefetch_count="2")
     client.send(frame("UNSUBSCRIBE", id="s"))
-    client.send(frame("NACK", id=second.headers["ack"]) + frame("NACK", id=first.headers["ack"]))
+    for index in order:
+        client.send(frame("NACK", id=messages[index].headers["ack"]))
     assert bodies(MemoryClient(broker).login().subscribe()) == ["1", "2", "3", "4"]
 
 
@@ -448,6 +450,14 @@ def test_a_client_that_reads_again_gets_everything_in_order(broker, client):
     publish(broker, *[f"{number:02}{body}" for number in range(50)])
     assert [text[:2] for text in bodies(client.received())] == [f"{number:02}" for number in range(50)]
     assert broker.queue_depth(VHOST, QUEUE) == 0
+
+
+def test_what_unsubscribe_takes_back_makes_room(broker, client):
+    client.subscribe("1")
+    publish(broker, *["x" * (HIGH_WATER // 8)] * 20)
+    client.send(frame("UNSUBSCRIBE", id="1"))
+    assert client.session.take_outgoing() is None
+    assert len(client.subscribe("2")) == 20
 
 
 def test_a_long_queue_does_not_starve_another_subscription(broker, client):

@@ -128,7 +128,7 @@ def test_content_length_counts_octets():
         (b"SEND\na:\xff\n\n\0", "Malformed frame"),
         (b"SEND\ndestination:/queue/a\0", "Malformed frame"),
         (b"\0", "Malformed frame"),
-        (b"SEND\ncontent-length:2\n\nabc\0", "Malformed frame"),
+        (b"SEND\ncontent-length:2\n\nabc", "Malformed frame"),
         (b"SEND\ncontent-length:-1\n\n\0", "Invalid header"),
         (b"SEND\ncontent-length:+1\n\na\0", "Invalid header"),
         (b"SEND\ncontent-length:\n\na\0", "Invalid header"),

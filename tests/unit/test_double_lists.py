@@ -206,6 +206,19 @@ def test_a_list_of_resources_shows_changes_too(market: Market) -> None:
     )
 
 
+def test_a_list_shows_what_was_set_on_an_order_or_reported_for_a_resource(market: Market) -> None:
+    order = market.completed_order()
+    before = market.double.get("marketplace-orders/")[0], market.double.get("marketplace-resources/")[0]
+
+    market.act(order, "set_backend_id", body={"backend_id": "target"})
+    report = {"resource": order["marketplace_resource_uuid"], "usages": [{"type": "ram", "amount": 1}]}
+    market.double.post("marketplace-component-usages/set_usage/", report)
+    after = market.double.get("marketplace-orders/")[0], market.double.get("marketplace-resources/")[0]
+
+    assert [each["backend_id"] for each in (before[0], after[0])] == ["", "target"]
+    assert [each["current_usages"] for each in (before[1], after[1])] == [{}, {"ram": "1.00"}]
+
+
 def test_links_follow_the_host_that_the_client_used(market: Market) -> None:
     order = market.order()
     by_name = market.double.get("marketplace-orders/")[0]["offering"]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -130,6 +131,53 @@ def test_the_faults_of_the_public_socket(running: Running) -> None:
 
     entries = running.control.get("/journal").json()["entries"]
     assert [entry["status"] for entry in entries if entry["kind"] == "request"] == [101, 200, 200, 403]
+
+
+def _frame(command: str, **headers: str) -> str:
+    lines = [command, *(f"{name.replace('_', '-')}:{value}" for name, value in headers.items())]
+    return "\n".join([*lines, "", "\0"])
+
+
+def test_an_event_reaches_a_connected_client(running: Running) -> None:
+    with httpx.Client(base_url=f"http://{running.public}/api/", headers={"Authorization": "Token staff"}) as api:
+
+        def post(path: str, **body: object) -> Any:
+            answer = api.post(path, json=body)
+            assert answer.is_success, answer.text
+            return answer.json()
+
+        customer = post("customers/", name="Org")
+        post("marketplace-service-providers/", customer=customer["url"])
+        offering = post(
+            "marketplace-provider-offerings/",
+            name="Offering",
+            type="Marketplace.Slurm",
+            customer=customer["url"],
+            category=post("marketplace-categories/", title="HPC")["url"],
+        )
+        identity = post("marketplace-site-agent-identities/", offering=offering["uuid"], name="agent")
+        queue = post(f"marketplace-site-agent-identities/{identity['uuid']}/register_queue/")
+        stomp = websocket.create_connection(f"ws://{running.public}/rmqws-stomp", timeout=5)
+        with closing(stomp):
+            login = {"login": queue["rmq_username"], "passcode": "staff", "host": queue["vhost"]}
+            stomp.send(_frame("STOMP", accept_version="1.2", **login))
+            assert str(stomp.recv()).startswith("CONNECTED\n")
+            destination = f"/amq/queue/{queue['queue_name']}"
+            stomp.send(_frame("SUBSCRIBE", id="s", destination=destination, ack="client", receipt="r"))
+            assert str(stomp.recv()).startswith("RECEIPT\n")
+
+            user = running.control.get("/ready").json()["staff_user_uuid"]
+            post("marketplace-offering-users/", offering_uuid=offering["uuid"], user_uuid=user)
+
+            head, _, body = str(stomp.recv()).partition("\n\n")
+            (connection,) = running.control.get("/stomp/connections").json()
+            assert head.startswith("MESSAGE\n")
+            assert json.loads(body.rstrip("\0"))["object_type"] == "offering_user"
+            assert connection["vhost"] == queue["vhost"]
+            assert connection["queue_depths"] == {queue["queue_name"]: 1}
+            assert running.control.post("/stomp/drop").json() == {"dropped": 1}
+            with pytest.raises((ConnectionError, websocket.WebSocketConnectionClosedException)):
+                stomp.recv()
 
 
 @pytest.mark.parametrize(

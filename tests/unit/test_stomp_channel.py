@@ -206,7 +206,7 @@ def test_two_channels_keep_their_events_apart(opened, broker_server):
     broker_server.call(broker_server.broker.declare_queue, VHOST, "other")
     mine, other = opened(), opened(queue="other")
     broker_server.publish("for mine")
-    mine.capture.wait_for(lambda told: bool(told), Deadline(PATIENCE), "Mine")
+    mine.capture.wait_for(bool, Deadline(PATIENCE), "Mine")
     assert other.capture.events == []
 
 

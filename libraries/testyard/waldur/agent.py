@@ -18,6 +18,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
+
 from testyard.core.deadline import Deadline, seconds
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.journal import Journal
@@ -89,6 +91,7 @@ class SiteAgent:
         self._modules = _import_agent()
         self._journal = journal
         self._calls = CallRecorder(journal)
+        self._started = journal.mark()
         self._log = _AgentLog(journal)
         self._subscriptions: list[Subscription] = []
         self.pace = pace
@@ -101,13 +104,12 @@ class SiteAgent:
                 message = f"The agent refuses {configuration}: {problem}"
                 raise UserError(message) from None
         self._log.install()
+        self._forget_clients = self._watch_clients()
         self.offering = self._configuration.waldur_offerings[0]
         self.backend, _ = self._modules.utils.get_backend_for_offering(self.offering, "order_processing_backend")
         self.client = self._modules.utils.get_client_for_offering(
             self.offering, self._configuration.waldur_user_agent
         )
-        self._calls.watch(self.client.get_httpx_client(), Side.A)
-        self._calls.watch(self.backend.client._api_client.get_httpx_client(), Side.B)
         self.processor: Any = None
 
     @property
@@ -139,8 +141,8 @@ class SiteAgent:
         return self._calls.calls(since=mark)
 
     def calls(self, since: int = 0) -> list[Call]:
-        """The REST calls the agent made after a mark of the journal."""
-        return self._calls.calls(since)
+        """The REST calls this agent made, after a mark of the journal."""
+        return self._calls.calls(max(since, self._started))
 
     def subscribe(
         self,
@@ -211,7 +213,28 @@ class SiteAgent:
                 connection.disconnect()
         for client in (self.client, self.backend.client._api_client):
             client.get_httpx_client().close()
+        self._forget_clients()
         self._log.uninstall()
+
+    def _watch_clients(self) -> Callable[[], None]:
+        """Record the calls of every client the agent makes from now on; returns what ends that."""
+        client_class = self._modules.client_class
+        original = client_class.get_httpx_client
+
+        def get_httpx_client(client: Any) -> Any:
+            is_new = client._client is None
+            http = original(client)
+            if is_new:
+                on_a = same_address(str(http.base_url), self.offering.api_url)
+                self._calls.watch(http, Side.A if on_a else Side.B)
+            return http
+
+        client_class.get_httpx_client = get_httpx_client
+
+        def forget() -> None:
+            client_class.get_httpx_client = original
+
+        return forget
 
     @contextmanager
     def _at_pace(self) -> Iterator[None]:
@@ -274,6 +297,12 @@ def event_text(record: logging.LogRecord) -> str:
     return record.getMessage()
 
 
+def same_address(one: str, other: str) -> bool:
+    """Whether two URLs name the same host and port."""
+    left, right = httpx.URL(one), httpx.URL(other)
+    return (left.host, left.port) == (right.host, right.port)
+
+
 def _stomp_with_heart_beat(stomp: Any, heart_beat: timedelta) -> SimpleNamespace:
     milliseconds = int(heart_beat.total_seconds() * 1000)
 
@@ -305,6 +334,7 @@ def _import_agent() -> SimpleNamespace:
     import waldur_site_agent.event_processing.event_subscription_manager as subscriptions
     import waldur_site_agent.event_processing.utils as event_utils
     from stomp.exception import StompException
+    from waldur_api_client.client import AuthenticatedClient
     from waldur_site_agent.common import processors, utils
 
     return SimpleNamespace(
@@ -313,4 +343,5 @@ def _import_agent() -> SimpleNamespace:
         subscriptions=subscriptions,
         event_utils=event_utils,
         stomp_problem=StompException,
+        client_class=AuthenticatedClient,
     )

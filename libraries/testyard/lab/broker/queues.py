@@ -121,14 +121,13 @@ class MessageQueue:
         self._bytes -= len(message.body)
 
     def give_back(self, messages: Iterable[Message]) -> None:
-        """Return taken messages to their places in the order (as RabbitMQ requeues), and hand out again."""
+        """Return taken messages to their places in the order, as RabbitMQ does; ``dispatch`` hands them out."""
         returned = sorted(messages, key=_position)
         self._taken -= len(returned)
         if self._waiting and returned and returned[-1].position > self._waiting[0].position:
             self._waiting = deque(heapq.merge(returned, self._waiting, key=_position))
         else:
             self._waiting.extendleft(reversed(returned))
-        self.dispatch()
 
     def subscribe(self, consumer: Consumer) -> None:
         """Add a consumer and hand it what waits."""

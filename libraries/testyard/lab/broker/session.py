@@ -389,7 +389,6 @@ class Session:
         for subscription in self._subscriptions.values():
             subscription.queue.unsubscribe(subscription)
         self._subscriptions.clear()
-        self._transactions.clear()
         self._outbox.drop_deliveries()
         # What the transport is accepting right now with ack:auto is decided by handed_over() or lost().
         self._deliveries.settle([each for each in self._deliveries if not each.in_acceptance], Verdict.REQUEUED)

@@ -165,12 +165,7 @@ class Deliveries:
             ProtocolError: No delivery of this session waits for this acknowledgement.
         """
         target = self._unsettled.get(identifier)
-        if (
-            target is None
-            or target in settled
-            or target.progress is Progress.WAITING
-            or target.subscription.ack_mode is AckMode.AUTO
-        ):
+        if target is None or target in settled or target.progress is Progress.WAITING:
             detail = f"{command} must include a valid 'id' header: {identifier!r} waits for no acknowledgement.\n"
             raise ProtocolError("Invalid header", detail)
         if target.subscription.ack_mode is AckMode.CLIENT_INDIVIDUAL:

@@ -107,10 +107,6 @@ class Transactions:
         del self._open[name]
         return actions
 
-    def clear(self) -> None:
-        """Abort all: the session is over."""
-        self._open.clear()
-
     def _find(self, name: str) -> list[Action]:
         try:
             return self._open[name]

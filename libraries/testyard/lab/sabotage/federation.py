@@ -135,6 +135,15 @@ def termination_not_forwarded() -> None:
     wrap(_backend(), "delete_resource", lambda _original, _self, *_, **__: None)
 
 
+@defect("target-events-uninvited", "the agent connects to B's events although they are switched off", "FED-8")
+def target_events_uninvited() -> None:
+    def subscribe(original: Any, self: Any, *arguments: Any) -> Any:
+        self.backend_settings = {**self.backend_settings, "target_stomp_enabled": True}
+        return original(self, *arguments)
+
+    wrap(_backend(), "setup_target_event_subscriptions", subscribe)
+
+
 @defect("backend-id-of-the-order", "A's resource carries the UUID of B's order", *CREATES)
 def backend_id_of_the_order() -> None:
     def create(original: Any, self: Any, *arguments: Any, **options: Any) -> Any:

@@ -1,0 +1,119 @@
+"""Two Waldurs of one's own, for runs that must not start a lab: the doubles, provisioned over REST."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testyard.lab.supervisor import WaldurInstance
+from testyard.waldur.api import Waldur
+from testyard.waldur.configuration import write_configuration
+from testyard.waldur.provisioning import Provisioner
+from testyard.waldur.states import OfferingState, Role
+
+COMPONENT_ON_A = "node_hours"
+COMPONENT_ON_B = "cpu_k_hours"
+FACTOR = 128.0
+
+
+@dataclass(frozen=True)
+class OwnFederation:
+    """What somebody has who wants to test a federation of their own.
+
+    Attributes:
+        content: The agent's configuration.
+        project: UUID of the project on A that may order.
+        provider_token: Of the user who completes orders on B.
+        agent_tokens: Of the agent on both sides.
+    """
+
+    content: dict[str, Any]
+    project: str
+    provider_token: str
+    agent_tokens: tuple[str, str]
+
+    def environment(self, configuration: Path) -> dict[str, str]:
+        """The federation test plan's variables, with the configuration written to a file."""
+        write_configuration(configuration, self.content)
+        return {
+            "WALDUR_E2E_TESTS": "true",
+            "WALDUR_E2E_CONFIG": str(configuration),
+            "WALDUR_E2E_PROJECT_A_UUID": self.project,
+            "WALDUR_E2E_PROVIDER_B_TOKEN": self.provider_token,
+        }
+
+
+def provision(source: WaldurInstance, target: WaldurInstance, name: str) -> OwnFederation:
+    """Prepare both sides as their staff: the agent's user on A may order too, as the customer's owner.
+
+    Args:
+        source: Waldur A.
+        target: Waldur B.
+        name: Distinguishes several federations of the same Waldurs.
+    """
+    with (
+        Waldur(source.url, source.staff_token, name="Waldur A") as on_a,
+        Waldur(target.url, target.staff_token, name="Waldur B") as on_b,
+    ):
+        a, b = Provisioner(on_a, name), Provisioner(on_b, name)
+        offering_a, manager_a = _offering(a, COMPONENT_ON_A)
+        customer = a.create_organisation("Customer")
+        project = a.create_project("Simulation", customer)
+        a.grant_role(Role.CUSTOMER_OWNER, manager_a, customer)
+        token_a = a.create_token(manager_a)
+
+        offering_b, manager_b = _offering(b, COMPONENT_ON_B)
+        organisation = b.create_organisation("Target")
+        agent = b.create_user("agent")
+        b.grant_role(Role.CUSTOMER_OWNER, agent, organisation)
+        b.make_identity_manager(agent, ["isd:testyard"])
+        token_b = b.create_token(agent)
+        provider_token = b.create_token(manager_b)
+    offering = {
+        "name": f"Federation {name}",
+        "waldur_api_url": f"{source.url}/api/",
+        "waldur_api_token": token_a,
+        "waldur_offering_uuid": offering_a,
+        "backend_type": "waldur",
+        "order_processing_backend": "waldur",
+        "reporting_backend": "waldur",
+        "membership_sync_backend": "waldur",
+        "stomp_enabled": True,
+        "websocket_use_tls": False,
+        "stomp_ws_port": source.port,
+        "backend_settings": {
+            "target_api_url": f"{target.url}/api/",
+            "target_api_token": token_b,
+            "target_offering_uuid": offering_b,
+            "target_customer_uuid": organisation,
+            "user_match_field": "username",
+            "user_resolve_method": "user_field",
+            "user_not_found_action": "warn",
+            "target_stomp_enabled": True,
+        },
+        "backend_components": {
+            COMPONENT_ON_A: {
+                "measured_unit": "Node-hours",
+                "unit_factor": 1.0,
+                "accounting_type": "limit",
+                "label": "Node Hours",
+                "target_components": {COMPONENT_ON_B: {"factor": FACTOR}},
+            }
+        },
+    }
+    content = {"timezone": "UTC", "offerings": [offering]}
+    return OwnFederation(content, project, provider_token, (token_a, token_b))
+
+
+def _offering(side: Provisioner, component: str) -> tuple[str, str]:
+    """An active offering with one component and a plan; returns its UUID and its manager's."""
+    organisation = side.create_organisation("Provider")
+    side.make_service_provider(organisation)
+    offering = side.create_offering("Cluster", side.create_category("HPC"), organisation)
+    side.add_component(offering, component, "Hours")
+    side.add_plan(offering, "Default")
+    side.set_offering_state(offering, OfferingState.ACTIVE)
+    manager = side.create_user("manager")
+    side.grant_role(Role.OFFERING_MANAGER, manager, offering)
+    return offering, manager
