@@ -12,7 +12,7 @@ from robot.api.deco import keyword, library
 from robot.api.types import Secret
 from testyard import __version__
 from testyard.core.deadline import Deadline, wait_until
-from testyard.core.errors import ConfigurationError, NotMetError, UserError
+from testyard.core.errors import NotMetError, UserError
 from testyard.core.listening import MaskingListener
 from testyard.core.tables import html_table
 from testyard.lab.environment import Environment, chosen_environment, missing_lab, missing_need
@@ -65,7 +65,7 @@ class LabLibrary(MaskingListener):
         self._slow = slow
         self._supervisor: Supervisor | None = None
         self._passed: set[str] = set()
-        self._failed: dict[str, str] = {}
+        self._not_passed: dict[str, str] = {}
         self._injected: list[tuple[str, Fault]] = []
 
     # What Robot Framework calls as it runs.
@@ -73,7 +73,7 @@ class LabLibrary(MaskingListener):
     def start_suite(self, data: Any, result: Any) -> None:
         """Forget the scenarios of the suite before; a suite whose tests are all SKIPs needs no lab."""
         self._passed.clear()
-        self._failed.clear()
+        self._not_passed.clear()
         if data.tests and all(self._reason_not_here(test.tags) for test in data.tests):
             data.setup = data.teardown = None
 
@@ -89,13 +89,11 @@ class LabLibrary(MaskingListener):
         """Undo the test's faults and remember how its scenarios ended."""
         self._heal()
         super().end_test(data, result)
-        for tag in result.tags:
+        for tag in map(str, result.tags):
             if result.passed:
-                self._passed.add(str(tag))
+                self._passed.add(tag)
             else:
-                self._failed[str(tag)] = (
-                    f"{result.name!r} is {result.status}: {result.message.partition(chr(10))[0]}"
-                )
+                self._not_passed[tag] = why_not_passed(tag, result)
 
     def close(self) -> None:
         """Stop the lab when the run ends, also after Ctrl-C."""
@@ -123,8 +121,8 @@ class LabLibrary(MaskingListener):
         for tag in tags:
             if tag.startswith(FOLLOWS_PREFIX):
                 scenario = tag.removeprefix(FOLLOWS_PREFIX)
-                if scenario in self._failed:
-                    return f"{scenario} must pass first, but {self._failed[scenario]}"
+                if scenario in self._not_passed:
+                    return self._not_passed[scenario]
                 if scenario not in self._passed:
                     return f"{scenario} must pass first, but it did not run in this suite."
         return ""
@@ -408,7 +406,7 @@ class LabLibrary(MaskingListener):
         instances = self._supervisor.instances
         if waldur not in instances:
             message = f"The lab has no Waldur {waldur!r}, expected one of {', '.join(instances)}."
-            raise ConfigurationError(message)
+            raise UserError(message)
         return instances[waldur]
 
     def _heal(self) -> None:
@@ -421,3 +419,11 @@ class LabLibrary(MaskingListener):
         if self._supervisor is not None:
             self._supervisor.stop()
             self._supervisor = None
+
+
+def why_not_passed(scenario: str, result: Any) -> str:
+    """What to tell those who follow a scenario: what broke first, not how it was passed on."""
+    if result.skipped and " must pass first, but " in result.message:
+        return str(result.message)
+    reason = "; ".join(result.message.splitlines())
+    return f"{scenario} must pass first, but {result.name!r} is {result.status}: {reason}"

@@ -170,7 +170,7 @@ class RobotRun(Run):
         super().__init__(
             directory,
             "robot",
-            *("--outputdir", str(self.results), "--debugfile", self.debug_file.name, "--nostatusrc"),
+            *("--outputdir", str(self.results), "--debugfile", self.debug_file.name),
             *map(str, arguments),
             environment=environment,
         )

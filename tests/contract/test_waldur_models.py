@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import date
 from enum import Enum
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -62,6 +63,7 @@ CLIENT = AuthenticatedClient(base_url="http://waldur.example", token="")
 _SUFFIXES = {"POST": ("", "_create"), "PUT": ("_update",), "PATCH": ("_partial_update",)}
 
 
+@cache
 def client_function(endpoint: str) -> types.ModuleType:
     """The module of the client that calls an endpoint, found by the client's naming rules."""
     method, path = endpoint.split()

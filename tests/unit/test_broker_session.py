@@ -232,13 +232,17 @@ def test_disconnect_without_receipt_ends_the_session_silently(client):
     assert client.session.finished
 
 
-def test_a_client_that_reads_no_receipts_is_cut(client):
-    for number in range(OVERFLOW // 4096 + 1):
-        client.send(frame("BEGIN", transaction="t", receipt=f"{number}".zfill(4096)))
-        client.send(frame("ABORT", transaction="t"))
+@pytest.mark.parametrize("last", ["BEGIN", "DISCONNECT"])
+def test_a_client_that_reads_no_receipts_is_cut(client, last):
+    padding = "x" * 16_000
+    receipt = len(f"RECEIPT\nreceipt-id:{padding}\n\n\0")
+    for _ in range(OVERFLOW // receipt):
+        client.send(frame("BEGIN", transaction="t", receipt=padding) + frame("ABORT", transaction="t"))
+    assert not client.aborted
+    client.send(frame(last, transaction="t", receipt=padding))
     assert client.aborted
     assert client.session.finished
-    assert client.received() == []
+    assert client.session.next_timer() is None
 
 
 # ---- SEND and SUBSCRIBE
@@ -456,6 +460,14 @@ def test_a_silent_clients_messages_return_to_the_queue():
     client.pass_time(0.21)
     assert client.received() == []
     assert [(m.body, m.headers["redelivered"]) for m in other.received()] == [(b"x", "true")]
+
+
+def test_nothing_more_is_sent_to_a_client_that_fell_silent():
+    client = beating("100,0")
+    client.send(frame("BEGIN", transaction="t", receipt="r"))
+    client.pass_time(0.21)
+    assert client.session.finished
+    assert client.received() == []
 
 
 def test_a_client_that_promised_nothing_may_be_silent():

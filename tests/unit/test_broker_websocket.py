@@ -10,7 +10,7 @@ import pytest
 import websocket
 from broker_support import LOGIN, PASSCODE, PATH, QUEUE, VHOST, BrokerServer, frame, new_broker
 from starlette.applications import Starlette
-from testyard.lab.broker import websocket_routes
+from testyard.lab.broker import Broker, websocket_routes
 from websocket import ABNF, WebSocket
 
 CONNECT = frame("CONNECT", accept_version="1.2", host=VHOST, login=LOGIN, passcode=PASSCODE)
@@ -103,22 +103,18 @@ def test_the_end_of_a_connection_is_noticed(dial, broker_server):
     broker_server.wait_until_alone()
 
 
-def test_a_server_that_hides_its_connections_closes_them_instead():
-    """ASGI alone: a drop becomes a WebSocket close, and the session is gone at once all the same."""
-    broker = new_broker()
+class AsgiClient:
+    """A server reduced to ASGI: nothing to cut, and sending never waits."""
 
-    async def converse() -> list[dict[str, Any]]:
-        incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        sent: list[dict[str, Any]] = []
+    def __init__(self, broker: Broker, on_send: Callable[[dict[str, Any]], None] = lambda message: None) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self._application = Starlette(routes=websocket_routes(broker, PATH))
+        self._incoming = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": CONNECT}]
+        self._on_send = on_send
 
-        async def send(message: dict[str, Any]) -> None:
-            sent.append(message)
-            if message.get("text", "").startswith("CONNECTED"):
-                assert broker.drop_connections() == 1
-                assert broker.connections() == []
-
-        incoming.put_nowait({"type": "websocket.connect"})
-        incoming.put_nowait({"type": "websocket.receive", "text": CONNECT})
+    def converse(self, *texts: str) -> list[dict[str, Any]]:
+        """Say these, until the application ends the conversation."""
+        self._incoming += [{"type": "websocket.receive", "text": text} for text in texts]
         scope = {
             "type": "websocket",
             "path": PATH,
@@ -126,10 +122,59 @@ def test_a_server_that_hides_its_connections_closes_them_instead():
             "query_string": b"",
             "subprotocols": ["v11.stomp"],
         }
-        await asyncio.wait_for(Starlette(routes=websocket_routes(broker, PATH))(scope, incoming.get, send), 10)
-        return sent
+        asyncio.run(asyncio.wait_for(self._application(scope, self._receive, self._send), 10))
+        return self.sent
 
-    accepted, connected, closed = asyncio.run(converse())
+    async def _receive(self) -> dict[str, Any]:
+        if not self._incoming:
+            await asyncio.Event().wait()
+        return self._incoming.pop(0)
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        self.sent.append(message)
+        self._on_send(message)
+
+
+def test_a_server_that_hides_its_connections_closes_them_instead():
+    broker = new_broker()
+
+    def drop(message: dict[str, Any]) -> None:
+        if message.get("text", "").startswith("CONNECTED"):
+            assert broker.drop_connections() == 1
+            assert broker.connections() == []
+
+    accepted, connected, closed = AsgiClient(broker, drop).converse()
     assert accepted == {"type": "websocket.accept", "subprotocol": None, "headers": []}
     assert connected["type"] == "websocket.send"
     assert closed["type"] == "websocket.close"
+
+
+@pytest.mark.parametrize("gone_at", ["websocket.accept", "websocket.send", "websocket.close"])
+def test_a_client_that_is_gone_is_no_error(gone_at):
+    broker = new_broker()
+
+    def vanish(message: dict[str, Any]) -> None:
+        if message["type"] == gone_at:
+            raise OSError
+
+    sent = AsgiClient(broker, vanish).converse(frame("DISCONNECT"))
+    assert sent[-1]["type"] == gone_at
+    assert broker.connections() == []
+
+
+def test_a_long_queue_leaves_time_for_others():
+    """What a client that reads fast gets must not hold up the event loop until its queue is empty."""
+    broker = new_broker()
+    for _ in range(500):
+        broker.publish(VHOST, QUEUE, "x", {})
+    turns: list[int] = []
+
+    def deliver(message: dict[str, Any]) -> None:
+        if message.get("text", "").startswith("MESSAGE"):
+            asyncio.get_running_loop().call_soon(turns.append, broker.queue_depth(VHOST, QUEUE))
+        if "@@500\n" in message.get("text", ""):
+            assert len(turns) > 250
+            broker.drop_connections()
+
+    AsgiClient(broker, deliver).converse(frame("SUBSCRIBE", id="1", destination=f"/queue/{QUEUE}"))
+    assert len(turns) == 500

@@ -1,8 +1,10 @@
 """The journal keeps everything that any thread appends, in order, on disk, and leaves nothing behind."""
 
+import gc
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -120,6 +122,15 @@ def test_appends_after_the_end_are_ignored_as_late_callbacks_may_come():
     journal.close()
     journal.append("stomp", "event", "too late")
     journal.close()
+
+
+def test_a_journal_that_nobody_closes_gives_its_file_back_quietly():
+    # Libdoc, for one, makes a library and never closes it.
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Journal().append("lab", "fault", "forgotten")
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 def test_the_journal_has_no_name_on_disk_that_a_kill_could_leave_behind(monkeypatch, tmp_path):

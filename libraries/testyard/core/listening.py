@@ -21,20 +21,20 @@ class MaskingListener:
 
     def log_message(self, message: Any) -> None:
         """Mask one log message."""
-        message.message = secrets_in_use.mask(message.message)
+        message.message = secrets_in_use.mask_message(message.message)
 
     def message(self, message: Any) -> None:
         """Mask one system message."""
-        message.message = secrets_in_use.mask(message.message)
+        message.message = secrets_in_use.mask_message(message.message)
 
     def end_keyword(self, data: Any, result: Any) -> None:
         """Mask a keyword's failure message."""
-        result.message = secrets_in_use.mask(result.message)
+        result.message = secrets_in_use.mask_message(result.message)
 
     def end_test(self, data: Any, result: Any) -> None:
         """Mask a test's message."""
-        result.message = secrets_in_use.mask(result.message)
+        result.message = secrets_in_use.mask_message(result.message)
 
     def end_suite(self, data: Any, result: Any) -> None:
         """Mask a suite's message."""
-        result.message = secrets_in_use.mask(result.message)
+        result.message = secrets_in_use.mask_message(result.message)

@@ -18,6 +18,7 @@ MASK = "***"
 SECRET_PLACEHOLDER = "<secret>"
 # Shorter texts would also mask innocent ones; no token of the systems under test is that short.
 SHORTEST = 8
+CUT = "..."
 
 
 class SecretRegistry:
@@ -52,6 +53,20 @@ class SecretRegistry:
         """The text with every registered value replaced by ``***``."""
         pattern = self._pattern
         return pattern.sub(MASK, text) if pattern else text
+
+    def mask_message(self, text: str) -> str:
+        """The text masked, also where it was cut in the middle of a value: Robot Framework ends such with ``...``."""
+        masked = self.mask(text)
+        if not masked.endswith(CUT):
+            return masked
+        stem = masked.removesuffix(CUT)
+        with self._lock:
+            values = list(self._values)
+        for value in values:
+            for length in range(len(value) - 1, SHORTEST - 1, -1):
+                if stem.endswith(value[:length]):
+                    return stem[:-length] + MASK + CUT
+        return masked
 
     def mask_value(self, value: Any) -> Any:
         """Mask texts and bytes, also inside mappings and sequences; other values are returned as they are."""

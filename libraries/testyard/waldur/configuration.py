@@ -42,6 +42,8 @@ Token = Annotated[str, Field(min_length=1, repr=False)]
 class TargetComponent(BaseModel):
     """How one component of A counts on B."""
 
+    model_config = ConfigDict(extra="forbid")
+
     factor: float = Field(default=1.0, gt=0)
 
 

@@ -402,8 +402,6 @@ class Session:
         self._transport.reschedule()
 
     def _put(self, frame: Frame) -> None:
-        if self._state is SessionState.CLOSED:
-            return
         self._outbox.put(Outgoing(frame.encode()))
         self._transport.wake()
         if self._outbox.overflowing:

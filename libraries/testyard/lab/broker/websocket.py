@@ -57,7 +57,7 @@ class _Endpoint:
         offered = scope.get("subprotocols", [])
         try:
             await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
-        except WebSocketDisconnect:
+        except OSError:
             return
         await _Link(self._broker, websocket, _connection_of(receive)).serve()
 

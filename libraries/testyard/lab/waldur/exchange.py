@@ -97,6 +97,18 @@ class Request:
         """All non-blank values of a repeated query parameter."""
         return [value for value in self.query.get(name, ()) if value]
 
+    def number(self, name: str) -> float | None:
+        """A query parameter that is a number.
+
+        Raises:
+            ApiError: 400 when it is not.
+        """
+        text = self.parameter(name)
+        try:
+            return None if text is None else float(text)
+        except ValueError:
+            raise invalid(**{name: "Enter a number."}) from None
+
     def identifiers(self, name: str) -> frozenset[str] | None:
         """The UUIDs of a repeated filter, or None when the filter is absent.
 

@@ -20,6 +20,7 @@ from testyard.lab.waldur.machines import (
 )
 from testyard.lab.waldur.model import BillingType, Offering, Order, Plan, Project, Resource, Review, User
 from testyard.lab.waldur.offering_users import create_or_restore
+from testyard.lab.waldur.payload import Payload
 from testyard.lab.waldur.world import World
 
 CANCELABLE_OFFERING_TYPES = frozenset({"Marketplace.Basic", "Support.OfferingTemplate"})
@@ -57,7 +58,9 @@ def place_creation(
     if offering.state is not OfferingState.ACTIVE:
         raise ApiError(400, ["Offering is not available."])
     check_limits(offering, limits)
-    name = str(attributes.get("name", ""))
+    payload = Payload(attributes)
+    name, end_date = payload.text("name"), payload.date("end_date")
+    payload.check()
     resource = world.store.resources.add(
         Resource(
             name=name,
@@ -67,7 +70,7 @@ def place_creation(
             plan=plan,
             attributes=attributes,
             limits=dict(limits),
-            end_date=attributes.get("end_date"),
+            end_date=end_date,
         )
     )
     return _place(world, user, resource, OrderType.CREATE, plan=plan, attributes=attributes, limits=limits)

@@ -1,6 +1,7 @@
 """Reading a request body, with the messages of Django REST framework for what is wrong with it."""
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
 from typing import Any
 
 from testyard.lab.waldur.exchange import ApiError
@@ -71,6 +72,25 @@ class Payload:
     def optional_text(self, name: str, default: str | None = None) -> str | None:
         """A string or null."""
         return None if self._data.get(name, "") is None else (self.text(name, default or "") or default)
+
+    def date(self, name: str, default: str | None = None) -> str | None:
+        """A calendar date as ``2030-12-31``, or null."""
+        text = self.optional_text(name, default)
+        try:
+            return date.fromisoformat(text).isoformat() if text else None
+        except ValueError:
+            self.fail(name, "Date has wrong format. Use one of these formats instead: YYYY-MM-DD.")
+            return default
+
+    def moment(self, name: str) -> datetime | None:
+        """An instant in ISO 8601, or null; without a zone it is UTC."""
+        text = self.optional_text(name)
+        try:
+            instant = datetime.fromisoformat(text) if text else None
+        except ValueError:
+            self.fail(name, "Datetime has wrong format. Use one of these formats instead: YYYY-MM-DDThh:mm[:ss].")
+            return None
+        return instant.replace(tzinfo=instant.tzinfo or UTC) if instant else None
 
     def flag(self, name: str, default: bool = False) -> bool:
         """A boolean."""

@@ -237,8 +237,11 @@ def read_plan(data: dict[str, Any], offering: Offering) -> Plan:
     unknown = sorted(prices.keys() - offering.components.keys())
     if unknown:
         payload.fail("prices", f"Invalid components: {', '.join(unknown)}")
+    amounts = {name: Payload(prices).number(name) for name in prices}
+    if None in amounts.values():
+        payload.fail("prices", "A valid number is required.")
     payload.check()
-    plan.prices = {name: float(price) for name, price in prices.items()}
+    plan.prices = {name: amount for name, amount in amounts.items() if amount is not None}
     return plan
 
 

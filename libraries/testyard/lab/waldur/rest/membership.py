@@ -32,7 +32,7 @@ def membership_actions(kind: ScopeKind, find: FindScope) -> dict[str, Methods]:
         check_role_fits(role, kind)
         if _held(world, scope, user, role):
             raise ApiError(400, {"non_field_errors": ["User has already the same role in this scope."]})
-        expiration = Payload(request.body).raw("expiration_time")
+        expiration = _expiration(request)
         grant = world.store.grants.add(
             Grant(user=user, role=role, scope=scope, created_by=request.caller, expiration_time=expiration)
         )
@@ -52,7 +52,7 @@ def membership_actions(kind: ScopeKind, find: FindScope) -> dict[str, Methods]:
         scope = find(world, request)
         world.permissions.require(request.caller, f"{prefix}.UPDATE_PERMISSION", *_levels(scope))
         user, role = _subject(world, request)
-        expiration = Payload(request.body).raw("expiration_time")
+        expiration = _expiration(request)
         grants = _held(world, scope, user, role)
         if not grants:
             raise ApiError(400, {"non_field_errors": ["User has no role in this scope."]})
@@ -82,6 +82,13 @@ def membership_actions(kind: ScopeKind, find: FindScope) -> dict[str, Methods]:
         "list_users": ("GET", list_users),
     }
     return {name: {method: handler} for name, (method, handler) in handlers.items()}
+
+
+def _expiration(request: Request) -> str | None:
+    payload = Payload(request.body)
+    end = payload.moment("expiration_time")
+    payload.check()
+    return end.strftime("%Y-%m-%dT%H:%M:%SZ") if end else None
 
 
 def _levels(scope: Scope) -> tuple[Scope, ...]:

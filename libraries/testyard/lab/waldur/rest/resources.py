@@ -243,7 +243,7 @@ def pull(world: World, request: Request) -> Reply:
 
 def _set_end_date(world: World, request: Request, resource: Resource) -> Reply:
     payload = Payload(request.body)
-    end_date = payload.optional_text("end_date")
+    end_date = payload.date("end_date")
     payload.check()
     if end_date != resource.end_date:
         resource.end_date = end_date

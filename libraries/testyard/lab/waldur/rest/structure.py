@@ -176,9 +176,9 @@ def _read_project(payload: Payload, project: Project) -> None:
     if "backend_id" in payload:
         project.backend_id = payload.text("backend_id")
     if "start_date" in payload:
-        project.start_date = payload.optional_text("start_date")
+        project.start_date = payload.date("start_date")
     if "end_date" in payload:
-        project.end_date = payload.optional_text("end_date")
+        project.end_date = payload.date("end_date")
     for name in (*PROJECT_OPTIONAL, "is_industry"):
         if name in payload:
             project.details[name] = payload.raw(name)

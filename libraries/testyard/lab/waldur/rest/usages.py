@@ -172,15 +172,8 @@ def _numbers(world: World) -> dict[str, int]:
 
 
 def _moment(payload: Payload) -> datetime:
-    text = payload.optional_text("date")
-    if not text:
-        return datetime.now(UTC)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        payload.fail("date", "Datetime has wrong format.")
-        return datetime.now(UTC)
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment = payload.moment("date")
+    return moment.astimezone(UTC) if moment else datetime.now(UTC)
 
 
 def _amount(item: dict[str, Any], name: str) -> str:
@@ -231,7 +224,7 @@ def _set_user_usage(world: World, usage: ComponentUsage, body: dict[str, Any]) -
 def _asked_for(request: Request, usage: ComponentUsage, dated: UsageT) -> bool:
     """Whether a usage passes the filters on period, date and owner."""
     period = request.parameter("billing_period") or request.parameter("component_usage__billing_period")
-    year, month = request.parameter("billing_period_year"), request.parameter("billing_period_month")
+    year, month = request.number("billing_period_year"), request.number("billing_period_month")
     after, before = request.parameter("date_after"), request.parameter("date_before")
     offerings, projects = request.identifiers("offering_uuid"), request.identifiers("project_uuid")
     customers = request.identifiers("customer_uuid")
@@ -239,8 +232,8 @@ def _asked_for(request: Request, usage: ComponentUsage, dated: UsageT) -> bool:
     resource = usage.resource
     return (
         (period is None or usage.billing_period == period)
-        and (year is None or int(usage.billing_period[:4]) == float(year))
-        and (month is None or int(usage.billing_period[5:7]) == float(month))
+        and (year is None or int(usage.billing_period[:4]) == year)
+        and (month is None or int(usage.billing_period[5:7]) == month)
         and (after is None or dated.date[:10] >= after)
         and (before is None or dated.date[:10] <= before)
         and (offerings is None or resource.offering.uuid in offerings)

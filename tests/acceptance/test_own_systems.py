@@ -1,0 +1,262 @@
+"""With the gate open the suites run against somebody's own Waldurs, start no lab, and refuse a wrong configuration."""
+
+from __future__ import annotations
+
+import copy
+import re
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from acceptance_support import ENDS_WITHIN, FEDERATION, RobotRun, Run, leaks_in, send
+from own_waldurs import OwnFederation, provision
+from testyard.core.deadline import Deadline, wait_until
+from testyard.lab.supervisor import Supervisor, WaldurInstance
+from testyard.waldur.api import Resource, Waldur
+from testyard.waldur.states import ResourceState
+
+CONFIGURATION = "WALDUR_E2E_CONFIG"
+PROJECT = "WALDUR_E2E_PROJECT_A_UUID"
+POLLING = FEDERATION / "20_rest_polling.robot"
+RUN_ID = re.compile(r"resources named '(ty[0-9a-f]{6}) …'")
+AT_ONCE = timedelta(seconds=3)
+
+
+class OwnLab:
+    """Two Waldurs that are not robot's to start, and runs against them.
+
+    Args:
+        source: Waldur A.
+        target: Waldur B.
+        directory: Where runs and configurations go.
+        stack: Ends what is still running.
+    """
+
+    def __init__(self, source: WaldurInstance, target: WaldurInstance, directory: Path, stack: ExitStack) -> None:
+        self.sides = (source, target)
+        self._directory = directory
+        self._stack = stack
+        self.federations: dict[str, OwnFederation] = {}
+
+    def environment(self, name: str, change: Callable[[dict[str, Any]], object] = lambda _: None) -> dict[str, str]:
+        """Provision a federation of this name; gives the plan's variables, with a changed configuration."""
+        federation = provision(*self.sides, name)
+        self.federations[name] = federation
+        change(federation.content["offerings"][0])
+        return federation.environment(self._directory / f"{name}.yaml")
+
+    def robot(self, name: str, suite: Path, environment: dict[str, str]) -> RobotRun:
+        """Start a run."""
+        return self._stack.enter_context(RobotRun(self._directory / name, suite, environment=environment))
+
+    def command(self, name: str, *arguments: str, environment: dict[str, str]) -> Run:
+        """Start a command of testyard."""
+        run = Run(self._directory / name, "testyard", *arguments, environment=environment)
+        return self._stack.enter_context(run)
+
+    def resources(self, run: str) -> list[list[Resource]]:
+        """The resources on A and on B whose names start with a run's id, as staff sees them."""
+        found = []
+        for side in self.sides:
+            with Waldur(side.url, side.staff_token) as waldur:
+                every = map(Resource.model_validate, waldur.all("marketplace-resources"))
+                found.append([resource for resource in every if resource.name.startswith(f"{run} ")])
+        return found
+
+
+@pytest.fixture(scope="module")
+def own_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnLab]:
+    """Two Waldurs that this process, not robot, has started."""
+    with Supervisor() as supervisor, ExitStack() as stack:
+        source, target = supervisor.start_waldurs()
+        yield OwnLab(source, target, tmp_path_factory.mktemp("own"), stack)
+
+
+def lacks_components(offering: dict[str, Any]) -> None:
+    """Name components that neither offering has."""
+    component = offering["backend_components"].pop("node_hours")
+    offering["backend_components"]["gpu_hours"] = component | {"target_components": {"gpu_credits": {"factor": 2.0}}}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A finished run, and the command lines of every process it ever had."""
+
+    run: RobotRun
+    commands: frozenset[str]
+
+
+@pytest.fixture(scope="module")
+def finished(own_lab: OwnLab) -> dict[str, Seen]:
+    """Runs at the same time, each in its own federation: all suites, unknown components, and one that is killed."""
+    runs = {
+        "whole": own_lab.robot("whole", FEDERATION, own_lab.environment("whole")),
+        "killed": own_lab.robot("killed", POLLING, own_lab.environment("killed")),
+        "unknown": own_lab.robot("unknown", POLLING, own_lab.environment("unknown", lacks_components)),
+    }
+    commands: dict[str, set[str]] = {name: set() for name in runs}
+    killed = runs["killed"]
+    killed.wait_for("START KEYWORD: WaldurLibrary.Let The Agent Work [")
+    send(killed, signal.SIGKILL)
+
+    def have_ended() -> bool:
+        for name, run in runs.items():
+            commands[name].update(run.commands())
+        return all(run.process.poll() is not None for run in runs.values())
+
+    wait_until(have_ended, bool, Deadline(ENDS_WITHIN), "the runs to end")
+    return {name: Seen(run, frozenset(commands[name])) for name, run in runs.items()}
+
+
+@pytest.fixture(scope="module")
+def whole(finished: dict[str, Seen]) -> Seen:
+    """The run of all suites."""
+    return finished["whole"]
+
+
+def run_id(run: RobotRun) -> str:
+    """The id that a run has printed."""
+    found = RUN_ID.search(run.stdout)
+    assert found, f"no run id in:\n{run.stdout}"
+    return found[1]
+
+
+# What works.
+
+
+def test_what_needs_the_lab_is_skipped_and_the_rest_passes(whole: Seen) -> None:
+    tests = whole.run.tests().values()
+    needy = {test.name: test.message for test in tests if any(tag.startswith("needs:") for tag in test.tags)}
+    skipped = {test.name: test.message for test in tests if test.status == "SKIP"}
+
+    assert {test.name: test.message for test in tests if test.status == "FAIL"} == {}
+    assert skipped == needy
+    assert len(tests) - len(skipped) >= 14
+    assert len(skipped) >= 15
+    for reason in skipped.values():
+        assert re.fullmatch(
+            r"Not on your own systems: it (breaks a Waldur|creates .+), which only the embedded lab allows\. "
+            r"Run without WALDUR_E2E_TESTS to include it\.",
+            reason.replace(" on purpose", ""),
+        )
+
+
+def test_robot_starts_no_lab(whole: Seen) -> None:
+    assert any("-m robot" in command for command in whole.commands)
+    assert [command for command in whole.commands if "testyard.lab" in command] == []
+    assert whole.run.leftovers() == []
+
+
+def test_what_will_be_done_is_printed_before_it_is_done(whole: Seen, own_lab: OwnLab) -> None:
+    before, plan, _ = whole.run.stdout.partition(f"resources named '{run_id(whole.run)} …'")
+    first = whole.run.stdout[len(before) :].partition("\n")[0]
+
+    assert plan
+    assert not re.search(r"\| (PASS|FAIL|SKIP) \|", before), "a test ran before the plan was printed"
+    for part in (own_lab.federations["whole"].project, *(side.url for side in own_lab.sides)):
+        assert part in first
+    assert f"testyard cleanup --run {run_id(whole.run)}" in first
+
+
+def test_every_name_carries_the_run_id_and_nothing_is_left_alive(whole: Seen, own_lab: OwnLab) -> None:
+    project = own_lab.federations["whole"].project
+    with Waldur(own_lab.sides[0].url, own_lab.sides[0].staff_token) as waldur:
+        ordered = {it["name"] for it in waldur.all("marketplace-resources", project_uuid=project)}
+    on_a, on_b = own_lab.resources(run_id(whole.run))
+
+    assert len(on_a) == len(on_b) == 3
+    assert ordered == {resource.name for resource in on_a}
+    assert {resource.state for resource in (*on_a, *on_b)} == {ResourceState.TERMINATED}
+
+
+def test_no_token_of_the_configuration_is_shown(whole: Seen, own_lab: OwnLab) -> None:
+    assert leaks_in(whole.run.written(), own_lab.federations["whole"].tokens) == []
+
+
+def test_cleanup_ends_what_a_killed_run_left(finished: dict[str, Seen], own_lab: OwnLab) -> None:
+    run = run_id(finished["killed"].run)
+    assert [resource.state for resource in own_lab.resources(run)[0]] != []
+    environment = own_lab.federations["killed"].environment(own_lab.directory / "killed.yaml")
+
+    cleanup = own_lab.command("cleanup", "cleanup", "--run", run, environment=environment).finish()
+
+    assert (cleanup.process.returncode, cleanup.stderr) == (0, "")
+    on_a, on_b = own_lab.resources(run)
+    assert {resource.state for resource in (*on_a, *on_b)} == {ResourceState.TERMINATED}
+    assert cleanup.leftovers() == []
+    assert leaks_in({"stdout": cleanup.stdout}, own_lab.federations["killed"].tokens) == []
+
+
+def test_components_that_the_offerings_lack_are_named(finished: dict[str, Seen], own_lab: OwnLab) -> None:
+    run = finished["unknown"].run
+    first, *others = run.tests().values()
+
+    assert first.status == "FAIL"
+    assert "Waldur A: component gpu_hours: expected billed by limit, found no such component" in first.message
+    assert "Waldur B: component gpu_credits = gpu_hours x 2: expected billed by limit" in first.message
+    assert "Traceback" not in run.stdout + run.stderr + first.message
+    assert [test.status for test in others] == ["SKIP"] * 3
+    assert leaks_in(run.written(), own_lab.federations["unknown"].tokens) == []
+
+
+# What is refused.
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A mistake and what the one line about it says, the file's path apart."""
+
+    name: str
+    said: str
+    change: Callable[[dict[str, Any]], object] = lambda _: None
+    text: str | None = None
+    variables: dict[str, str | None] | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def pop(*keys: str) -> Callable[[dict[str, Any]], object]:
+    """A change that removes a key of the offering."""
+
+    def change(offering: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            offering = offering[key]
+        del offering[keys[-1]]
+
+    return change
+
+
+def put(value: object, *keys: str) -> Callable[[dict[str, Any]], object]:
+    """A change that sets a key of the offering."""
+
+    def change(offering: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            offering = offering[key]
+        offering[keys[-1]] = value
+
+    return change
+
+
+def as_list(key: str) -> Callable[[dict[str, Any]], object]:
+    """A change that writes a mapping as a list of it: one dash too many."""
+
+    def change(offering: dict[str, Any]) -> None:
+        offering[key] = [offering[key]]
+
+    return change
+
+
+def token_as(key: str) -> Callable[[dict[str, Any]], object]:
+    """A change that pastes the token where something else belongs."""
+
+    def change(offering: dict[str, Any]) -> None:
+        offering[key] = offering["waldur_api_token"]
+
+    return change
