@@ -130,6 +130,14 @@ class Run:
         except psutil.NoSuchProcess:
             return []
 
+    def commands(self) -> set[str]:
+        """The command lines of the run's living processes."""
+        found = set()
+        for process in self.marked():
+            with suppress(psutil.NoSuchProcess):
+                found.add(" ".join(process.cmdline()))
+        return found
+
     def remember_addresses(self) -> None:
         """Note where the run's processes listen now, to see later that nobody does any more."""
         for process in self.marked():

@@ -25,13 +25,21 @@ class OwnFederation:
         content: The agent's configuration.
         project: UUID of the project on A that may order.
         provider_token: Of the user who completes orders on B.
-        agent_tokens: Of the agent on both sides.
     """
 
     content: dict[str, Any]
     project: str
     provider_token: str
-    agent_tokens: tuple[str, str]
+
+    @property
+    def tokens(self) -> list[str]:
+        """Every token in the configuration and the variables."""
+        offering = self.content["offerings"][0]
+        return [
+            offering["waldur_api_token"],
+            offering["backend_settings"]["target_api_token"],
+            self.provider_token,
+        ]
 
     def environment(self, configuration: Path) -> dict[str, str]:
         """The federation test plan's variables, with the configuration written to a file."""
@@ -70,9 +78,57 @@ def provision(source: WaldurInstance, target: WaldurInstance, name: str) -> OwnF
         b.make_identity_manager(agent, ["isd:testyard"])
         token_b = b.create_token(agent)
         provider_token = b.create_token(manager_b)
+    content = configuration(
+        *(f"{source.url}/api/", token_a, offering_a),
+        *(f"{target.url}/api/", token_b, offering_b, organisation),
+        port=source.port,
+    )
+    return OwnFederation(content, project, provider_token)
+
+
+def configuration(
+    url_a: str,
+    token_a: str,
+    offering_a: str,
+    url_b: str,
+    token_b: str,
+    offering_b: str,
+    customer_b: str,
+    *,
+    port: int,
+) -> dict[str, Any]:
+    """The agent's configuration for one federated offering, with events of both sides.
+
+    Args:
+        url_a: API address of A.
+        token_a: Of the agent on A.
+        offering_a: UUID of the offering on A.
+        url_b: API address of B.
+        token_b: Of the agent on B.
+        offering_b: UUID of the offering on B.
+        customer_b: UUID of the organisation on B that orders.
+        port: Of STOMP over WebSocket.
+    """
+    settings = {
+        "target_api_url": url_b,
+        "target_api_token": token_b,
+        "target_offering_uuid": offering_b,
+        "target_customer_uuid": customer_b,
+        "user_match_field": "username",
+        "user_resolve_method": "user_field",
+        "user_not_found_action": "warn",
+        "target_stomp_enabled": True,
+    }
+    component = {
+        "measured_unit": "Node-hours",
+        "unit_factor": 1.0,
+        "accounting_type": "limit",
+        "label": "Node Hours",
+        "target_components": {COMPONENT_ON_B: {"factor": FACTOR}},
+    }
     offering = {
-        "name": f"Federation {name}",
-        "waldur_api_url": f"{source.url}/api/",
+        "name": "Own federation",
+        "waldur_api_url": url_a,
         "waldur_api_token": token_a,
         "waldur_offering_uuid": offering_a,
         "backend_type": "waldur",
@@ -81,29 +137,11 @@ def provision(source: WaldurInstance, target: WaldurInstance, name: str) -> OwnF
         "membership_sync_backend": "waldur",
         "stomp_enabled": True,
         "websocket_use_tls": False,
-        "stomp_ws_port": source.port,
-        "backend_settings": {
-            "target_api_url": f"{target.url}/api/",
-            "target_api_token": token_b,
-            "target_offering_uuid": offering_b,
-            "target_customer_uuid": organisation,
-            "user_match_field": "username",
-            "user_resolve_method": "user_field",
-            "user_not_found_action": "warn",
-            "target_stomp_enabled": True,
-        },
-        "backend_components": {
-            COMPONENT_ON_A: {
-                "measured_unit": "Node-hours",
-                "unit_factor": 1.0,
-                "accounting_type": "limit",
-                "label": "Node Hours",
-                "target_components": {COMPONENT_ON_B: {"factor": FACTOR}},
-            }
-        },
+        "stomp_ws_port": port,
+        "backend_settings": settings,
+        "backend_components": {COMPONENT_ON_A: component},
     }
-    content = {"timezone": "UTC", "offerings": [offering]}
-    return OwnFederation(content, project, provider_token, (token_a, token_b))
+    return {"timezone": "UTC", "offerings": [offering]}
 
 
 def _offering(side: Provisioner, component: str) -> tuple[str, str]:

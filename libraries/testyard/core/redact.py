@@ -55,7 +55,7 @@ class SecretRegistry:
         return pattern.sub(MASK, text) if pattern else text
 
     def mask_message(self, text: str) -> str:
-        """The text masked, also where it was cut in the middle of a value: Robot Framework ends such with ``...``."""
+        """The text masked, also where a value was cut short: Robot Framework ends long texts with ``...``."""
         masked = self.mask(text)
         if not masked.endswith(CUT):
             return masked
