@@ -13,7 +13,7 @@ from typing import NoReturn
 from testyard import __version__
 from testyard.core.errors import UserError
 
-CLEANUP_PAUSE = timedelta(seconds=3)
+CLEANUP_CYCLES = 15
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,6 +58,13 @@ def _parser() -> argparse.ArgumentParser:
 
     cleanup = commands.add_parser("cleanup", help="end what a killed run left on your own Waldurs")
     cleanup.add_argument("--run", required=True, dest="run_id", help="the run's id, as its log says it")
+    cleanup.add_argument(
+        "--pause",
+        dest="delay",
+        type=lambda text: timedelta(seconds=float(text)),
+        default=timedelta(seconds=3),
+        help="seconds between two cycles of the agent; 3 when not given",
+    )
     cleanup.set_defaults(run=_cleanup)
     return parser
 
@@ -96,21 +103,18 @@ def _lab(options: argparse.Namespace) -> int:
 
 def _cleanup(options: argparse.Namespace) -> int:
     from testyard.core.journal import Journal
+    from testyard.waldur.cleanup import end_leftovers
     from testyard.waldur.federation import open_own_federation
 
     federation = open_own_federation(os.environ, Journal())
-    left = 0
+    all_ended = True
     try:
-        for resource in federation.unfinished(options.run_id):
-            order = federation.source.terminate(resource.uuid)
-            state = federation.work_until_ended(order, cycles=15, delay=CLEANUP_PAUSE)
-            print(f"{resource.name}: termination {state.value}", flush=True)  # noqa: T201 a command line prints
-        for resource in federation.unfinished(options.run_id):
-            print(f"{resource.name}: still {resource.state.value}", file=sys.stderr)  # noqa: T201 a command line prints
-            left += 1
+        for leftover in end_leftovers(federation, options.run_id, cycles=CLEANUP_CYCLES, delay=options.delay):
+            print(f"{leftover.name}: {leftover.outcome}", flush=True)  # noqa: T201 a command line prints
+            all_ended = all_ended and leftover.ended
     finally:
         federation.close()
-    return 1 if left else 0
+    return 0 if all_ended else 1
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from testyard.core.deadline import Deadline
 from testyard.core.errors import ConfigurationError
-from testyard.core.identifiers import hexadecimal
 from testyard.core.journal import Journal
 from testyard.waldur.agent import Pace, SiteAgent
 from testyard.waldur.api import Order, Resource, Waldur
 from testyard.waldur.approval import ApprovingProvider
 from testyard.waldur.calls import Call
 from testyard.waldur.configuration import OfferingConfiguration, load_configuration
-from testyard.waldur.states import OrderState, ResourceState
+from testyard.waldur.states import OrderState
 
 # The variables of document 000, and one of our own for a B whose agent's user may not approve orders.
 CONFIGURATION_VARIABLE = "WALDUR_E2E_CONFIG"
@@ -87,22 +86,6 @@ class Federation:
     def resource_of(self, order: str) -> Resource:
         """The resource on A that an order is about."""
         return self.source.resource(self.source.order(order).marketplace_resource_uuid)
-
-    def unfinished(self, run: str) -> list[Resource]:
-        """The resources on A that a run ordered in this project and that still live.
-
-        Args:
-            run: The run's id.
-        """
-        resources = map(
-            Resource.model_validate,
-            self.source.all("marketplace-resources", project_uuid=hexadecimal(self.project)),
-        )
-        return [
-            resource
-            for resource in resources
-            if resource.name.startswith(f"{run} ") and resource.state is not ResourceState.TERMINATED
-        ]
 
     def close(self) -> None:
         """Close every connection."""

@@ -56,16 +56,21 @@ def set_username(world: World, offering_user: OfferingUser, username: str) -> No
         world.events.offering_user_changed(offering_user, "username_set")
 
 
+def check_action(offering_user: OfferingUser, action: OfferingUserAction) -> None:
+    """Refuse with 409 an operation that the state does not allow."""
+    sources = OFFERING_USER_TRANSITIONS[action].sources
+    if offering_user.state not in sources:
+        raise wrong_state(sources)
+
+
 def enter(world: World, offering_user: OfferingUser, action: OfferingUserAction) -> None:
     """Change the state.
 
     Raises:
         ApiError: 409 in a state that does not allow it.
     """
-    transition = OFFERING_USER_TRANSITIONS[action]
-    if offering_user.state not in transition.sources:
-        raise wrong_state(transition.sources)
-    offering_user.state = transition.target
+    check_action(offering_user, action)
+    offering_user.state = OFFERING_USER_TRANSITIONS[action].target
     world.store.touch(offering_user)
     world.events.offering_user_changed(offering_user, "update", ["state"])
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 from testyard.lab.waldur.exchange import ApiError
 from testyard.lab.waldur.identifiers import parse_identifier
+from testyard.lab.waldur.model import Entity
 from testyard.lab.waldur.store import EntityT
 
 REQUIRED = "This field is required."
@@ -27,14 +29,26 @@ class Payload:
     def __init__(self, data: Mapping[str, Any]) -> None:
         self._data = data
         self._errors: dict[str, list[str]] = {}
+        self._assignments: list[Callable[[], None]] = []
 
     def __contains__(self, name: str) -> bool:
         return name in self._data
 
     def check(self) -> None:
-        """Refuse with 400 and all messages so far, if there are any."""
+        """Refuse with 400 and all messages so far, if there are any; else do what was assigned."""
         if self._errors:
             raise ApiError(400, self._errors)
+        for assignment in self._assignments:
+            assignment()
+        self._assignments.clear()
+
+    def assign(self, entity: Entity, attribute: str, value: object) -> None:
+        """Set an attribute when ``check`` finds the whole body in order: a refused change changes nothing."""
+        self._assignments.append(partial(setattr, entity, attribute, value))
+
+    def put(self, mapping: dict[str, Any], key: str, value: object) -> None:
+        """As ``assign``, for an entry of a dictionary."""
+        self._assignments.append(partial(mapping.__setitem__, key, value))
 
     def fail(self, name: str, message: str) -> None:
         """Add a message of one's own."""

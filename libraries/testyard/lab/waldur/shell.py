@@ -57,8 +57,8 @@ def set_resource(world: World, body: dict[str, Any]) -> dict[str, Any]:
     """``{resource, state?, backend_id?}``: change a resource without an order and without an event."""
     payload = Payload(body)
     resource = _find(payload, "resource", world.store.resources)
-    resource.state = ResourceState(payload.choice("state", list(ResourceState), resource.state))
-    resource.backend_id = payload.text("backend_id", resource.backend_id)
+    payload.assign(resource, "state", ResourceState(payload.choice("state", list(ResourceState), resource.state)))
+    payload.assign(resource, "backend_id", payload.text("backend_id", resource.backend_id))
     payload.check()
     world.store.resources.reindex(resource)
     world.store.touch(resource)
@@ -76,8 +76,9 @@ def create_or_restore_offering_users_for_user(world: World, body: dict[str, Any]
 def set_federated_identity_sync(world: World, body: dict[str, Any]) -> dict[str, Any]:
     """``{enabled}``: the setting FEDERATED_IDENTITY_SYNC_ENABLED, without which the identity bridge refuses."""
     payload = Payload(body)
-    world.store.federated_identity_sync = payload.flag("enabled", default=True)
+    enabled = payload.flag("enabled", default=True)
     payload.check()
+    world.store.federated_identity_sync = enabled
     return {"enabled": world.store.federated_identity_sync}
 
 

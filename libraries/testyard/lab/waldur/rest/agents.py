@@ -79,10 +79,9 @@ def change_identity(world: World, request: Request) -> Reply:
     """PUT marketplace-site-agent-identities/{uuid}/: an agent that has restarted."""
     identity = _find_managed_identity(world, request)
     payload = Payload(request.body)
-    name = payload.text("name", required=True, blank=False)
+    payload.assign(identity, "name", payload.text("name", required=True, blank=False))
     _read_identity(payload, identity)
     payload.check()
-    identity.name = name
     world.store.touch(identity)
     return json_reply(identity_details(request, identity))
 
@@ -172,7 +171,7 @@ def set_statistics(world: World, request: Request) -> Reply:
     """POST marketplace-site-agent-services/{uuid}/set_statistics/ {statistics}."""
     service = _find_service(world, request)
     payload = Payload(request.body)
-    service.statistics = payload.mapping("statistics")
+    payload.assign(service, "statistics", payload.mapping("statistics"))
     payload.check()
     world.store.touch(service)
     return empty()
@@ -269,14 +268,13 @@ def _offering(world: World, payload: Payload) -> Offering | None:
 
 def _read_identity(payload: Payload, identity: AgentIdentity) -> None:
     if "version" in payload:
-        identity.version = payload.optional_text("version")
+        payload.assign(identity, "version", payload.optional_text("version"))
     if "dependencies" in payload:
-        identity.dependencies = payload.mappings("dependencies")
-    if "config_file_path" in payload:
-        identity.config_file_path = payload.optional_text("config_file_path", "")
-    if "config_file_content" in payload:
-        identity.config_file_content = payload.optional_text("config_file_content", "")
-    identity.last_restarted = payload.optional_text("last_restarted") or timestamp()
+        payload.assign(identity, "dependencies", payload.mappings("dependencies"))
+    for name in ("config_file_path", "config_file_content"):
+        if name in payload:
+            payload.assign(identity, name, payload.optional_text(name, ""))
+    payload.assign(identity, "last_restarted", payload.optional_text("last_restarted") or timestamp())
 
 
 def _find_identity(world: World, request: Request) -> AgentIdentity:

@@ -49,24 +49,23 @@ def push(world: World, request: Request) -> Reply:
         raise ApiError(
             400, {"non_field_errors": [f"Fields not allowed by Identity Bridge configuration: {fields}"]}
         )
-    user = _user_named(world, username)
-    is_new = user is None
-    if user is None:
-        user = world.store.users.add(
-            User(username=username, slug=world.store.slug("user", username), token=new_token())
-        )
+    known = _user_named(world, username)
+    user = known or User(username=username, slug="", token=new_token())
     changed = _take_over(payload, user)
     payload.check()
+    if known is None:
+        user.slug = world.store.slug("user", username)
+        world.store.users.add(user)
     if source not in user.active_isds:
         user.active_isds = [*user.active_isds, source]
         changed.append("active_isds")
     if not user.is_active:
         user.is_active = True
         changed.append("is_active")
-    if changed or is_new:
+    if changed or known is None:
         world.store.touch(user)
         announce_profile_change(world, user, changed)
-    return json_reply({"uuid": user.uuid, "created": is_new, "updated_fields": sorted(changed)})
+    return json_reply({"uuid": user.uuid, "created": known is None, "updated_fields": sorted(changed)})
 
 
 def remove(world: World, request: Request) -> Reply:
@@ -133,17 +132,20 @@ def _user_named(world: World, username: str) -> User | None:
 
 
 def _take_over(payload: Payload, user: User) -> list[str]:
+    """Take over the attributes in a body when it is checked; gives the names of those that change."""
     changed = []
     for name in ALLOWED_FIELDS:
         if name not in payload:
             continue
-        value = payload.texts(name) if name in PROFILE_LISTS else payload.raw(name)
         if name in _OWN_FIELDS:
-            if getattr(user, name) != value:
-                setattr(user, name, payload.text(name))
+            text = payload.text(name)
+            if getattr(user, name) != text:
+                payload.assign(user, name, text)
                 changed.append(name)
-        elif user.details.get(name) != value:
-            user.details[name] = value
+            continue
+        value = payload.texts(name) if name in PROFILE_LISTS else payload.raw(name)
+        if user.details.get(name) != value:
+            payload.put(user.details, name, value)
             changed.append(name)
     return changed
 

@@ -103,10 +103,10 @@ def change_state(action: OfferingUserAction) -> Handler:
         offering_user = _find(world, request)
         _require_manager(world, request, "OFFERING.UPDATE_USER", offering_user.offering, offering_user)
         payload = Payload(request.body)
-        if "comment" in payload:
-            offering_user.service_provider_comment = payload.text("comment")
-        if "comment_url" in payload:
-            offering_user.service_provider_comment_url = payload.text("comment_url")
+        for name in ("comment", "comment_url"):
+            if name in payload:
+                payload.assign(offering_user, f"service_provider_{name}", payload.text(name))
+        offering_users.check_action(offering_user, action)
         payload.check()
         offering_users.enter(world, offering_user, action)
         return empty()

@@ -96,10 +96,9 @@ def change_offering(world: World, request: Request) -> Reply:
     offering = find_provided_offering(world, request)
     world.permissions.require(request.caller, "OFFERING.UPDATE", offering, offering.customer)
     payload = Payload(request.body)
-    name = payload.text("name", offering.name, blank=False)
+    payload.assign(offering, "name", payload.text("name", offering.name, blank=False))
     _read_offering(payload, offering)
     payload.check()
-    offering.name = name
     world.store.touch(offering)
     return json_reply(provider_offering(world, request, offering))
 
@@ -158,12 +157,10 @@ def update_integration(world: World, request: Request) -> Reply:
     offering = find_provided_offering(world, request)
     world.permissions.require(request.caller, "OFFERING.UPDATE_INTEGRATION", offering, offering.customer)
     payload = Payload(request.body)
-    plugin_options, secret_options = payload.mapping("plugin_options"), payload.mapping("secret_options")
+    for name in ("plugin_options", "secret_options"):
+        if name in payload:
+            payload.assign(offering, name, payload.mapping(name))
     payload.check()
-    if "plugin_options" in payload:
-        offering.plugin_options = plugin_options
-    if "secret_options" in payload:
-        offering.secret_options = secret_options
     world.store.touch(offering)
     return empty()
 
@@ -259,19 +256,19 @@ def _filtered(request: Request, offerings: list[Offering]) -> list[Offering]:
 
 def _read_offering(payload: Payload, offering: Offering) -> None:
     if "description" in payload:
-        offering.description = payload.text("description")
-    offering.shared = payload.flag("shared", offering.shared)
-    offering.billable = payload.flag("billable", offering.billable)
-    if "plugin_options" in payload:
-        offering.plugin_options = payload.mapping("plugin_options")
-    if "secret_options" in payload:
-        offering.secret_options = payload.mapping("secret_options")
+        payload.assign(offering, "description", payload.text("description"))
+    for name in ("shared", "billable"):
+        if name in payload:
+            payload.assign(offering, name, payload.flag(name))
+    for name in ("plugin_options", "secret_options"):
+        if name in payload:
+            payload.assign(offering, name, payload.mapping(name))
     for name in ("attributes", "options", "resource_options"):
         if name in payload:
-            offering.details[name] = payload.mapping(name)
+            payload.put(offering.details, name, payload.mapping(name))
     for name in OFFERING_TEXTS:
         if name in payload:
-            offering.details[name] = payload.text(name)
+            payload.put(offering.details, name, payload.text(name))
 
 
 def _component(data: dict[str, Any]) -> Component:

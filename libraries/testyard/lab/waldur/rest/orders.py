@@ -91,7 +91,7 @@ def approve_by_consumer(world: World, request: Request) -> Reply:
 def reject_by_consumer(world: World, request: Request) -> Reply:
     """POST .../reject_by_consumer/."""
     order = _as_consumer(world, request, "ORDER.REJECT")
-    comment = Payload(request.body).text("consumer_rejection_comment")
+    comment = _comment(request, "consumer_rejection_comment")
     orders.reject_by_consumer(world, order, request.caller, comment)
     return json_reply({"detail": REJECTED_DETAIL})
 
@@ -106,7 +106,7 @@ def approve_by_provider(world: World, request: Request) -> Reply:
 def reject_by_provider(world: World, request: Request) -> Reply:
     """POST .../reject_by_provider/."""
     order = _as_provider(world, request, "ORDER.REJECT")
-    comment = Payload(request.body).text("provider_rejection_comment")
+    comment = _comment(request, "provider_rejection_comment")
     orders.reject_by_provider(world, order, request.caller, comment)
     return json_reply({"detail": REJECTED_DETAIL})
 
@@ -153,6 +153,13 @@ def set_backend_id(world: World, request: Request) -> Reply:
     order.backend_id = backend_id
     world.store.touch(order)
     return json_reply({"status": "Order backend_id has been changed."})
+
+
+def _comment(request: Request, name: str) -> str:
+    payload = Payload(request.body)
+    comment = payload.text(name)
+    payload.check()
+    return comment
 
 
 def _chosen(world: World, request: Request) -> list[Order]:

@@ -148,7 +148,7 @@ def set_effective_id(world: World, request: Request) -> Reply:
     """POST .../set_effective_id/ {effective_id}."""
     resource = _as_provider(world, request, "RESOURCE.SET_BACKEND_ID")
     payload = Payload(request.body)
-    resource.effective_id = payload.text("effective_id", required=True)
+    payload.assign(resource, "effective_id", payload.text("effective_id", required=True))
     payload.check()
     world.store.touch(resource)
     return json_reply({"status": "Resource effective_id has been changed."})
@@ -212,8 +212,10 @@ def set_membership_sync_statuses(world: World, request: Request) -> Reply:
     resource = find_provided_resource(world, request)
     if not resource.offering.plugin_options.get("enable_membership_sync_status"):
         raise ApiError(409, {"detail": "Membership sync status is not enabled for this offering."})
-    statuses = request.body.get("statuses", [])
-    return json_reply({"updated": len(statuses) if isinstance(statuses, list) else 0, "skipped": []})
+    payload = Payload(request.body)
+    statuses = payload.mappings("statuses")
+    payload.check()
+    return json_reply({"stored": len(statuses), "skipped": []})
 
 
 def set_flag(attribute: str) -> Handler:

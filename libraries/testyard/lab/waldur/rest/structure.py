@@ -56,10 +56,9 @@ def change_customer(world: World, request: Request) -> Reply:
     customer = find_customer(world, request)
     world.permissions.require(request.caller, "CUSTOMER.UPDATE", customer)
     payload = Payload(request.body)
-    name = payload.text("name", customer.name, blank=False)
+    payload.assign(customer, "name", payload.text("name", customer.name, blank=False))
     _read_customer(payload, customer)
     payload.check()
-    customer.name = name
     world.store.touch(customer)
     return json_reply(customer_details(world, request, customer))
 
@@ -124,10 +123,9 @@ def change_project(world: World, request: Request) -> Reply:
     project = find_project(world, request)
     world.permissions.require(request.caller, "PROJECT.UPDATE", project, project.customer)
     payload = Payload(request.body)
-    name = payload.text("name", project.name, blank=False)
+    payload.assign(project, "name", payload.text("name", project.name, blank=False))
     _read_project(payload, project)
     payload.check()
-    project.name = name
     world.store.projects.reindex(project)
     world.store.touch(project)
     return json_reply(project_details(world, request, project))
@@ -167,21 +165,19 @@ def _visible_customer(world: World, request: Request, identifier: str) -> Custom
 def _read_customer(payload: Payload, customer: Customer) -> None:
     for name in CUSTOMER_TEXTS:
         if name in payload:
-            customer.details[name] = payload.text(name)
+            payload.put(customer.details, name, payload.text(name))
 
 
 def _read_project(payload: Payload, project: Project) -> None:
-    if "description" in payload:
-        project.description = payload.text("description")
-    if "backend_id" in payload:
-        project.backend_id = payload.text("backend_id")
-    if "start_date" in payload:
-        project.start_date = payload.date("start_date")
-    if "end_date" in payload:
-        project.end_date = payload.date("end_date")
+    for name in ("description", "backend_id"):
+        if name in payload:
+            payload.assign(project, name, payload.text(name))
+    for name in ("start_date", "end_date"):
+        if name in payload:
+            payload.assign(project, name, payload.date(name))
     for name in (*PROJECT_OPTIONAL, "is_industry"):
         if name in payload:
-            project.details[name] = payload.raw(name)
+            payload.put(project.details, name, payload.raw(name))
 
 
 ENDPOINTS = {

@@ -2,11 +2,17 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from testyard.lab.waldur.exchange import ApiError, Reply, Request, created, empty, json_reply
 from testyard.lab.waldur.identifiers import timestamp
-from testyard.lab.waldur.model import ComponentUsage, ComponentUserUsage, ComponentUserUsageLimit, Resource
+from testyard.lab.waldur.model import (
+    ComponentUsage,
+    ComponentUserUsage,
+    ComponentUserUsageLimit,
+    OfferingUser,
+    Resource,
+)
 from testyard.lab.waldur.pagination import listing, selected
 from testyard.lab.waldur.payload import REQUIRED, Payload
 from testyard.lab.waldur.represent.usages import usage_details, user_limit_details, user_usage_details
@@ -66,7 +72,7 @@ def set_usage(world: World, request: Request) -> Reply:
 def set_user_usage(world: World, request: Request) -> Reply:
     """POST .../set_user_usage/ {username, usage, user?} (sample ``set_user_usage``)."""
     usage = _find_reportable_usage(world, request)
-    _set_user_usage(world, usage, request.body)
+    _store_report(world, usage, _read_report(world, request.body))
     return empty(201)
 
 
@@ -77,8 +83,8 @@ def set_user_usages(world: World, request: Request) -> Reply:
     payload.raw("usages", required=True)
     items = payload.mappings("usages")
     payload.check()
-    for item in items:
-        _set_user_usage(world, usage, item)
+    for report in [_read_report(world, item) for item in items]:
+        _store_report(world, usage, report)
     return empty(201)
 
 
@@ -203,21 +209,31 @@ def _monthly(world: World, resource: Resource, component_type: str, moment: date
     )
 
 
-def _set_user_usage(world: World, usage: ComponentUsage, body: dict[str, Any]) -> None:
+class _Report(NamedTuple):
+    username: str
+    amount: str
+    user: OfferingUser | None
+    moment: datetime
+
+
+def _read_report(world: World, body: dict[str, Any]) -> _Report:
     payload = Payload(body)
     username = payload.text("username", required=True, blank=False)
     user = payload.linked("user", ("marketplace-offering-users",), world.store.offering_users.get, required=False)
     moment = _moment(payload)
     payload.check()
-    amount = _amount(body, "usage")
+    return _Report(username, _amount(body, "usage"), user, moment)
+
+
+def _store_report(world: World, usage: ComponentUsage, report: _Report) -> None:
     existing = world.store.component_user_usages.where("component_usage", usage.uuid).values()
-    user_usage = next((each for each in existing if each.username == username), None)
+    user_usage = next((each for each in existing if each.username == report.username), None)
     if user_usage is None:
         user_usage = world.store.component_user_usages.add(
-            ComponentUserUsage(component_usage=usage, username=username, usage=amount)
+            ComponentUserUsage(component_usage=usage, username=report.username, usage=report.amount)
         )
-    user_usage.usage, user_usage.date = amount, timestamp(moment)
-    user_usage.user = user or user_usage.user
+    user_usage.usage, user_usage.date = report.amount, timestamp(report.moment)
+    user_usage.user = report.user or user_usage.user
     world.store.touch(user_usage)
 
 

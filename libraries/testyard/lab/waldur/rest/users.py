@@ -21,6 +21,7 @@ from testyard.lab.waldur.routing import Endpoint
 from testyard.lab.waldur.users import new_token, password_digest
 from testyard.lab.waldur.world import World
 
+_NAMES = ("first_name", "last_name", "email")
 _STAFF_FLAGS = ("is_staff", "is_support", "is_active", "is_identity_manager")
 _STAFF_LISTS = ("managed_isds", "active_isds")
 
@@ -75,10 +76,12 @@ def change_user(world: World, request: Request) -> Reply:
     if not caller.is_staff and caller is not user:
         raise forbidden()
     payload = Payload(request.body)
-    changed = _read(payload, user, staff=caller.is_staff)
+    before = _profile(user)
+    _read(payload, user, staff=caller.is_staff)
     payload.check()
+    after = _profile(user)
     world.store.touch(user)
-    announce_profile_change(world, user, changed)
+    announce_profile_change(world, user, [name for name in before if before[name] != after[name]])
     return json_reply(user_details(world, request, user))
 
 
@@ -161,29 +164,31 @@ def _attribute(user: User, name: str) -> str:
     return str(getattr(user, name) if hasattr(user, name) else profile_value(user, name) or "")
 
 
-def _read(payload: Payload, user: User, *, staff: bool) -> list[str]:
-    """Take over the attributes in a body; gives the names of the profile attributes that changed."""
-    before = {name: _attribute(user, name) for name in ("first_name", "last_name", "email", *PROFILE)}
-    before["active_isds"] = str(user.active_isds)
-    for name in ("first_name", "last_name", "email"):
+def _read(payload: Payload, user: User, *, staff: bool) -> None:
+    """Take over the attributes in a body when it is checked."""
+    for name in _NAMES:
         if name in payload:
-            setattr(user, name, payload.text(name))
+            payload.assign(user, name, payload.text(name))
     if "full_name" in payload and "first_name" not in payload:
         first, _, last = payload.text("full_name").partition(" ")
-        user.first_name, user.last_name = first, last
+        payload.assign(user, "first_name", first)
+        payload.assign(user, "last_name", last)
     for name in PROFILE:
         if name in payload:
-            user.details[name] = payload.texts(name) if name in PROFILE_LISTS else payload.raw(name)
+            payload.put(user.details, name, payload.texts(name) if name in PROFILE_LISTS else payload.raw(name))
     if staff:
         for name in _STAFF_FLAGS:
             if name in payload:
-                setattr(user, name, payload.flag(name))
+                payload.assign(user, name, payload.flag(name))
         for name in _STAFF_LISTS:
             if name in payload:
-                setattr(user, name, payload.texts(name))
-    after = {name: _attribute(user, name) for name in before if name != "active_isds"}
-    after["active_isds"] = str(user.active_isds)
-    return [name for name in before if before[name] != after[name]]
+                payload.assign(user, name, payload.texts(name))
+
+
+def _profile(user: User) -> dict[str, str]:
+    """What offerings may be shown of a user, to find out what changed."""
+    names = (*_NAMES, "active_isds", *PROFILE)
+    return {name: _attribute(user, name) for name in names}
 
 
 ENDPOINTS = {
