@@ -79,41 +79,43 @@ def provision(source: WaldurInstance, target: WaldurInstance, name: str) -> OwnF
         token_b = b.create_token(agent)
         provider_token = b.create_token(manager_b)
     content = configuration(
-        *(f"{source.url}/api/", token_a, offering_a),
-        *(f"{target.url}/api/", token_b, offering_b, organisation),
+        Side(f"{source.url}/api/", token_a, offering_a),
+        Side(f"{target.url}/api/", token_b, offering_b),
+        customer=organisation,
         port=source.port,
     )
     return OwnFederation(content, project, provider_token)
 
 
-def configuration(
-    url_a: str,
-    token_a: str,
-    offering_a: str,
-    url_b: str,
-    token_b: str,
-    offering_b: str,
-    customer_b: str,
-    *,
-    port: int,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Side:
+    """What the agent's configuration says about one Waldur.
+
+    Attributes:
+        url: The API's address.
+        token: Of the agent's user.
+        offering: UUID of the federated offering.
+    """
+
+    url: str
+    token: str
+    offering: str
+
+
+def configuration(source: Side, target: Side, *, customer: str, port: int) -> dict[str, Any]:
     """The agent's configuration for one federated offering, with events of both sides.
 
     Args:
-        url_a: API address of A.
-        token_a: Of the agent on A.
-        offering_a: UUID of the offering on A.
-        url_b: API address of B.
-        token_b: Of the agent on B.
-        offering_b: UUID of the offering on B.
-        customer_b: UUID of the organisation on B that orders.
+        source: Waldur A.
+        target: Waldur B.
+        customer: UUID of the organisation on B that orders.
         port: Of STOMP over WebSocket.
     """
     settings = {
-        "target_api_url": url_b,
-        "target_api_token": token_b,
-        "target_offering_uuid": offering_b,
-        "target_customer_uuid": customer_b,
+        "target_api_url": target.url,
+        "target_api_token": target.token,
+        "target_offering_uuid": target.offering,
+        "target_customer_uuid": customer,
         "user_match_field": "username",
         "user_resolve_method": "user_field",
         "user_not_found_action": "warn",
@@ -128,9 +130,9 @@ def configuration(
     }
     offering = {
         "name": "Own federation",
-        "waldur_api_url": url_a,
-        "waldur_api_token": token_a,
-        "waldur_offering_uuid": offering_a,
+        "waldur_api_url": source.url,
+        "waldur_api_token": source.token,
+        "waldur_offering_uuid": source.offering,
         "backend_type": "waldur",
         "order_processing_backend": "waldur",
         "reporting_backend": "waldur",

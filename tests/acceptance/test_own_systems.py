@@ -93,11 +93,11 @@ class Seen:
 
 @pytest.fixture(scope="module")
 def finished(own_lab: OwnLab) -> dict[str, Seen]:
-    """Runs at the same time, each in its own federation: all suites, unknown components, and one that is killed."""
+    """Three runs, each with its federation: of all suites, one that is killed, one with unknown components."""
     runs = {
         "whole": own_lab.robot("whole", FEDERATION, own_lab.environment("whole")),
         "killed": own_lab.robot("killed", POLLING, own_lab.environment("killed")),
-        "unknown": own_lab.robot("unknown", POLLING, own_lab.environment("unknown", lacks_components)),
+        "unknown": own_lab.robot("unknown", FEDERATION, own_lab.environment("unknown", lacks_components)),
     }
     commands: dict[str, set[str]] = {name: set() for name in runs}
     killed = runs["killed"]
@@ -188,13 +188,16 @@ def test_cleanup_ends_what_a_killed_run_left(finished: dict[str, Seen], own_lab:
     assert leaks_in({"stdout": cleanup.stdout}, own_lab.federations["killed"].tokens) == []
 
 
-def test_components_that_the_offerings_lack_are_named(finished: dict[str, Seen], own_lab: OwnLab) -> None:
+def test_components_that_the_offerings_lack_end_the_run_by_name(
+    finished: dict[str, Seen], own_lab: OwnLab
+) -> None:
     run = finished["unknown"].run
-    first, *others = run.tests().values()
+    message = run.result().suite.suites[0].message
 
-    assert first.status == "FAIL"
-    assert "Waldur A: component gpu_hours: expected billed by limit, found no such component" in first.message
-    assert "Waldur B: component gpu_credits = gpu_hours x 2: expected billed by limit" in first.message
-    assert "Traceback" not in run.stdout + run.stderr + first.message
-    assert [test.status for test in others] == ["SKIP"] * 3
+    assert "Waldur A: component gpu_hours: expected billed by limit, found no such component" in message
+    assert "Waldur B: component gpu_credits = gpu_hours x 2: expected billed by limit, found no such" in message
+    assert "Traceback" not in run.stdout + run.stderr
+    assert {test.status for test in run.tests().values()} == {"FAIL"}
+    assert run.debug.count("START SETUP") == 1, "another suite was set up"
+    assert own_lab.resources(run_id(run)) == [[], []]
     assert leaks_in(run.written(), own_lab.federations["unknown"].tokens) == []

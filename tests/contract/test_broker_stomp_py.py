@@ -221,12 +221,13 @@ def test_a_client_that_vanishes_is_forgotten(server):
 def test_a_message_written_to_a_closing_connection_is_not_lost(server, new_client):
     client = new_client().login().subscribe()
 
-    def close_and_publish() -> PublishOutcome:
+    def publish_and_close() -> PublishOutcome:
+        outcome = server.broker.publish(VHOST, QUEUE, "kept", {})
         for connection in server.connections:
             connection.transport.close()
-        return server.broker.publish(VHOST, QUEUE, "kept", {})
+        return outcome
 
-    server.call(close_and_publish)
+    assert server.call(publish_and_close) is PublishOutcome.DELIVERED
     client.next("disconnected")
     server.wait_until_alone()
     assert server.call(server.broker.queue_depth, VHOST, QUEUE) == 1

@@ -72,3 +72,10 @@ def test_every_departure_is_still_needed_by_each_of_its_samples(recorded_world, 
     assert names
     for name in names:
         assert any(_allows(departure, name, difference) for difference in recorded_world.differences(name)), name
+
+
+def test_limits_change_when_the_update_is_done_and_not_before(recorded_world: RecordedWorld):
+    resource = recorded_world.answer("resource_get_updating_real")
+    assert resource["limits"] == resource["order_in_progress"]["attributes"]["old_limits"] == {"cpu": 10}
+    now = recorded_world.ask("GET", f"marketplace-resources/{resource['uuid']}/", "owner").answer.body
+    assert now["limits"] == sample("order_update_limits_done").answer.body["limits"] == {"cpu": 77}

@@ -116,6 +116,25 @@ def test_many_threads_append_without_losing_or_mixing_anything(journal):
         assert subjects(journal, source=f"thread {number}") == [str(count) for count in range(ENTRIES)]
 
 
+def test_nobody_moves_in_the_file_without_the_lock(journal, monkeypatch):
+    # Two threads that do would overwrite each other, but so seldom that the test above may not see it.
+    file, moves = journal._file, []
+
+    class Guarded:
+        closed = False
+
+        def __getattr__(self, name: str) -> object:
+            moves.append((name, journal._lock.locked()))
+            return getattr(file, name)
+
+    monkeypatch.setattr(journal, "_file", Guarded())
+    journal.append("lab", "fault", "one")
+    journal.entries(since=journal.mark())
+    monkeypatch.undo()
+    assert {name for name, _ in moves} == {"seek", "write", "read"}
+    assert all(locked for _, locked in moves)
+
+
 def test_appends_after_the_end_are_ignored_as_late_callbacks_may_come():
     journal = Journal()
     journal.append("stomp", "event", "in time")

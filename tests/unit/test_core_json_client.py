@@ -131,6 +131,23 @@ def test_a_lost_secret_is_refused_before_anything_is_sent(server):
 
 
 @pytest.mark.parametrize(
+    "send",
+    [
+        lambda client: client.post("/x", {"token": "<secret>"}),
+        lambda client: client.post("/x", {"deep": [{"header": "Token <secret>"}]}),
+        lambda client: client.call("PUT", "/x", body="<secret>"),
+        lambda client: client.get("/x", token="<secret>"),
+        lambda client: client.get("/x", token=["fine", "<secret>"]),
+    ],
+    ids=["body", "deep in a body", "text", "query", "list in a query"],
+)
+def test_a_lost_secret_in_a_request_is_refused(client, server, send):
+    with pytest.raises(UserError, match="'<secret>'"):
+        send(client)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
     "token", ["tök€n-that-nobody-may-see", "token-read-from-a-file\n"], ids=["not ASCII", "line end"]
 )
 def test_a_token_that_cannot_be_sent_is_a_users_mistake_and_not_shown(server, token):

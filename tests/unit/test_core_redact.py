@@ -145,6 +145,34 @@ def test_secrets_can_be_added_while_others_mask():
     assert registry.mask(" ".join(secrets)) == " ".join([MASK] * len(secrets))
 
 
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        (f"Arguments: [ {TOKEN[:20]}...", "Arguments: [ ***..."),
+        (f"Arguments: [ {TOKEN[:-1]}...", "Arguments: [ ***..."),
+        (f"Arguments: [ {TOKEN[:SHORTEST]}...", "Arguments: [ ***..."),
+        (f"Arguments: [ {TOKEN}...", "Arguments: [ ***..."),
+        (f"{TOKEN} and {TOKEN[:20]}...", "*** and ***..."),
+        ("waiting...", "waiting..."),
+        ("...", "..."),
+        ("", ""),
+        (f"whole {TOKEN}", "whole ***"),
+        # Without the dots nothing was cut.
+        (TOKEN[:20], TOKEN[:20]),
+    ],
+)
+def test_a_message_that_was_cut_within_a_secret_is_masked(registry, text, masked):
+    assert registry.mask_message(text) == masked
+
+
+def test_of_two_secrets_that_begin_alike_nothing_is_left_at_a_cut():
+    registry = SecretRegistry()
+    registry.add("beginning-one-way", "beginning-another-way")
+    for secret in ("beginning-one-way", "beginning-another-way"):
+        for length in range(SHORTEST, len(secret)):
+            assert registry.mask_message(f"x {secret[:length]}...") == "x ***..."
+
+
 # ---- the placeholder that Robot Framework leaves where a Secret was
 
 

@@ -203,12 +203,14 @@ def test_roles_are_announced_to_the_offerings_with_a_live_resource(market: Marke
 def test_a_new_end_date_is_announced_with_who_asked_for_it(market: Market) -> None:
     order = market.completed_order()
     path = f"marketplace-resources/{order['marketplace_resource_uuid']}/set_end_date/"
+    refused = market.double.post(path, {"end_date": "2030-01-32"}, expect=400)
     for _ in range(2):
         market.double.post(path, {"end_date": "2030-01-01"}, token=market.owner.token)
 
     (event,) = market.double.events("resource")
 
     body = event["body"]
+    assert refused.keys() == {"end_date"}
     assert (body["action"], body["end_date"]) == ("end_date_updated", "2030-01-01")
     assert body["end_date_requested_by_uuid"] == market.owner.uuid
     assert market.resource(order)["end_date"] == "2030-01-01"

@@ -213,6 +213,14 @@ def test_a_role_that_has_expired_counts_no_more(market: Market) -> None:
         ({"role": "CALL.MANAGER"}, {"non_field_errors": ["Role is not valid for this scope."]}),
         ({"role": "PROJECT.MEMBER"}, {"non_field_errors": ["User has already the same role in this scope."]}),
         ({"role": "NO.SUCH"}, {"role": ["Role is not found."]}),
+        (
+            {"expiration_time": "soon"},
+            {
+                "expiration_time": [
+                    "Datetime has wrong format. Use one of these formats instead: YYYY-MM-DDThh:mm[:ss]."
+                ]
+            },
+        ),
     ],
 )
 def test_grants_that_are_refused(market: Market, changes: dict[str, str], errors: dict[str, Any]) -> None:

@@ -171,7 +171,15 @@ def test_the_oldest_accepted_event_is_returned(capture):
     assert found.body["number"] == 1
 
 
-def test_an_event_that_another_thread_adds_ends_the_wait_at_once(capture):
+class Unhurried(threading.Condition):
+    """Never looks again by itself: only a notification ends its wait."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return super().wait(PATIENCE.total_seconds())
+
+
+def test_an_event_that_another_thread_adds_ends_the_wait_at_once(capture, monkeypatch):
+    monkeypatch.setattr(capture, "_changed", Unhurried())
     waiting = threading.Event()
     deadline = Deadline(PATIENCE)
 

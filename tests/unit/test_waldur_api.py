@@ -9,7 +9,7 @@ import httpx
 import pytest
 from testyard.core.errors import UserError
 from testyard.core.json_client import UnexpectedAnswerError
-from testyard.waldur.api import PAGE_SIZE, Order, Resource, Waldur
+from testyard.waldur.api import PAGE_SIZE, Order, Resource, Waldur, limits_text
 from testyard.waldur.states import OfferingState, OrderState, ResourceState, Role, Side
 
 TOKEN = "api-token-of-nobody-0001"
@@ -201,6 +201,14 @@ def test_a_change_must_be_told_by_200(server, waldur):
     server.answers["PATCH", "/api/users/1/"] = httpx.Response(201, json={})
     with pytest.raises(UnexpectedAnswerError, match="expected 200"):
         waldur.patch("users/1", {"email": "x"})
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [({}, "none"), ({"ram": 8, "cpu": 2.0}, "cpu=2, ram=8"), ({"storage": 0.5, "cpu": 0}, "cpu=0, storage=0.5")],
+)
+def test_limits_are_written_for_people(limits, text):
+    assert limits_text(limits) == text
 
 
 # ---- the words on the wire

@@ -76,6 +76,25 @@ def test_only_calls_after_the_mark_are_told(recorder, journal):
     assert [call.path for call in recorder.calls(mark)] == ["/after"]
 
 
+def test_a_call_is_recorded_when_its_answer_has_come_to_its_end():
+    order: list[str] = []
+
+    class Body(httpx.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            order.append("body")
+            yield b"[]"
+
+    class Listening(Journal):
+        def append(self, source: str, kind: str, subject: str, **data: object) -> None:
+            order.append("recorded")
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Body()))
+    with closing(Listening()) as journal, httpx.Client(transport=transport) as client:
+        CallRecorder(journal).watch(client, Side.A)
+        client.get("http://waldur.example/")
+    assert order == ["body", "recorded"]
+
+
 def test_other_entries_of_the_journal_are_no_calls(recorder, journal):
     journal.append("agent", "log", "/a/warning", level="WARNING")
     journal.append("lab", "request", "/somebody/elses")
@@ -112,6 +131,9 @@ def test_a_streamed_answer_can_still_be_read(recorder):
         (Call(Side.A, "GET", "/x", 200, timedelta(milliseconds=12.34)), ("A", "GET", "/x", 200, "12.3")),
         (Call(Side.B, "POST", "/y", None, None), ("B", "POST", "/y", "no answer", "")),
         (Call(Side.B, "GET", "/z", 500, timedelta()), ("B", "GET", "/z", 500, "0.0")),
+        (Call(Side.B, "GET", "/z?field=a&field=b", 200, None), ("B", "GET", "/z?(2 fields)", 200, "")),
+        (Call(Side.B, "GET", "/z?field=a&page=2", 200, None), ("B", "GET", "/z?page=2&(1 fields)", 200, "")),
+        (Call(Side.B, "GET", "/z?fields=a&x=1", 200, None), ("B", "GET", "/z?fields=a&x=1", 200, "")),
     ],
 )
 def test_a_call_is_a_row_of_a_table(call, row):

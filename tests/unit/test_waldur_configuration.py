@@ -238,6 +238,7 @@ def test_a_date_that_does_not_exist_is_refused_like_other_yaml(written):
         (f"{COMPONENT}.target_components.cpu_k_hours.factor", "many", "got text 'many'"),
         (f"{COMPONENT}.target_components.cpu_k_hours.factor", float("nan"), "got number nan"),
         (f"{COMPONENT}.target_components.cpu_k_hours", 128, "got number 128"),
+        (f"{COMPONENT}.target_components.cpu_k_hours.facter", 128.0, "got number 128.0"),
     ],
 )
 def test_a_wrong_key_is_named_with_what_was_found(written, key, value, found):
@@ -329,6 +330,14 @@ def test_only_this_user_can_read_what_replaces_a_file_that_anybody_could_read(tm
     write_configuration(path, VALID)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert yaml.safe_load(path.read_text(encoding="utf-8")) == VALID
+
+
+@pytest.mark.parametrize("key", [f"{OFFERING}.waldur_api_token", f"{SETTINGS}.target_api_token"])
+def test_a_lost_secret_is_never_written(tmp_path, key):
+    path = tmp_path / "agent.yaml"
+    with pytest.raises(UserError, match="'<secret>'"):
+        write_configuration(path, changed(key, "<secret>"))
+    assert not path.exists()
 
 
 def test_texts_of_any_language_survive_writing(tmp_path):
