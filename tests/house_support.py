@@ -7,6 +7,7 @@ the project's directory, so that a test can show on a small bad project that the
 from __future__ import annotations
 
 import ast
+import functools
 import gc
 import ipaddress
 import re
@@ -68,6 +69,7 @@ def _modules(project: Path, *folders: str) -> dict[str, Path]:
     return {path.relative_to(project).as_posix(): path for path in paths}
 
 
+@functools.cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -454,13 +456,15 @@ def _looks_like_an_identifier(tag: str, domains: set[str]) -> bool:
 PLACEHOLDER = "Documentation for library"
 
 
+@functools.cache
 def documentation_of(source: str | Path) -> LibraryDoc:
     """What libdoc tells about a library or resource."""
     with warnings.catch_warnings():
         # Libdoc makes an instance of a library and never closes it; it must not surprise another test.
         warnings.simplefilter("ignore", ResourceWarning)
         documentation = LibraryDocumentation(str(source))
-        gc.collect()
+        if documentation.type == "LIBRARY":
+            gc.collect()
     return documentation
 
 

@@ -96,11 +96,14 @@ def test_missing_documentation_of_a_resource_is_found(project, documentation, sa
 
 
 def import_in_a_new_process(*modules: str) -> tuple[float, set[str]]:
-    """How many seconds importing takes, and which top-level modules are there then."""
+    """How many seconds of computing importing takes, and which top-level modules are there then.
+
+    Not the clock's seconds: a busy machine makes nothing heavier.
+    """
     code = (
-        "import sys, time\nstarted = time.perf_counter()\n"
+        "import sys, time\nstarted = time.process_time()\n"
         f"import {', '.join(modules)}\n"
-        "print(time.perf_counter() - started, *{name.partition('.')[0] for name in sys.modules})"
+        "print(time.process_time() - started, *{name.partition('.')[0] for name in sys.modules})"
     )
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
@@ -110,10 +113,10 @@ def import_in_a_new_process(*modules: str) -> tuple[float, set[str]]:
 
 
 def test_importing_the_libraries_is_quick_and_imports_no_agent():
-    runs = [import_in_a_new_process(*LIBRARIES) for _ in range(2)]
-    assert min(seconds for seconds, _ in runs) < IMPORT_SECONDS
+    seconds, modules = import_in_a_new_process(*LIBRARIES)
+    assert seconds < IMPORT_SECONDS
     for heavy in ("waldur_site_agent", "waldur_site_agent_waldur", "waldur_api_client", "starlette", "uvicorn"):
-        assert heavy not in runs[0][1]
+        assert heavy not in modules
 
 
 def test_a_library_that_imports_the_agent_would_be_noticed(project, monkeypatch):

@@ -392,7 +392,7 @@ FACTORS = st.sampled_from([0.25, 0.5, 1.0, 2.0, 128.0])
 AMOUNTS = st.integers(0, 10**6)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     st.dictionaries(st.sampled_from("abcd"), st.dictionaries(st.sampled_from("xyz"), FACTORS), min_size=1),
     st.data(),
@@ -405,7 +405,7 @@ def test_converting_twice_the_limits_gives_twice_the_amounts(components, data):
     assert doubled == {target: 2 * amount for target, amount in once.items()}
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     st.dictionaries(st.sampled_from("abcd"), st.dictionaries(st.sampled_from("xyz"), FACTORS), min_size=1),
     st.data(),

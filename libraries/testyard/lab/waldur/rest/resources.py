@@ -21,8 +21,6 @@ from testyard.lab.waldur.world import World
 FindResource = Callable[[World, Request], Resource]
 Sees = Callable[[Permissions, Request, Resource], bool]
 
-_OWN_STATE = (ResourceState.OK, ResourceState.ERRED)
-
 
 def _sees_either_side(permissions: Permissions, request: Request, resource: Resource) -> bool:
     return permissions.sees_resource(request.caller, resource)
