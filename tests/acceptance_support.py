@@ -240,14 +240,6 @@ def expanded(page: str) -> str:
     return COMPRESSED.sub(lambda text: zlib.decompress(base64.b64decode(text[1])).decode(), page)
 
 
-def closed_port(host: str = "127.0.0.1") -> int:
-    """A port on which nobody listens just now."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def send(run: Run, number: signal.Signals) -> None:
     """Send a signal to the run's own process, which must still be there."""
     assert run.process.poll() is None, f"the run ended before it could be sent {number.name}"

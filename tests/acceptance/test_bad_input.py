@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from acceptance_support import DATA, RobotRun, Run, closed_port, lines_of
+from acceptance_support import DATA, RobotRun, Run, lines_of
 from robot.result import TestCase as Ended
 
 ADDRESS_OF_A, ADDRESS_OF_B = "127.0.0.1", "127.0.0.2"
@@ -84,14 +84,16 @@ def taken() -> Iterator[dict[str, int]]:
 
 
 @pytest.fixture(scope="module")
-def ports(taken: dict[str, int]) -> dict[str, int]:
-    """The ports that messages name."""
-    return {"port_a": taken[ADDRESS_OF_A], "port_b": taken[ADDRESS_OF_B], "closed": closed_port()}
+def ports(taken: dict[str, int]) -> Iterator[dict[str, int]]:
+    """The ports that messages name; nobody can listen on the closed one, as it is ours."""
+    with socket.socket() as closed:
+        closed.bind((ADDRESS_OF_A, 0))
+        yield {"port_a": taken[ADDRESS_OF_A], "port_b": taken[ADDRESS_OF_B], "closed": closed.getsockname()[1]}
 
 
-@pytest.fixture(scope="module")
-def run(ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RobotRun]:
-    """One run of every suite with something wrong in it."""
+@pytest.fixture(scope="module", autouse=True)
+def started(ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RobotRun]:
+    """One run of every suite with something wrong in it; it goes on while the commands are tested."""
     environment = {
         "PORT_TAKEN_ON_A": str(ports["port_a"]),
         "PORT_TAKEN_ON_B": str(ports["port_b"]),
@@ -100,7 +102,13 @@ def run(ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Iter
     }
     suites = [DATA / f"{name}.robot" for name in SUITES]
     with RobotRun(tmp_path_factory.mktemp("bad") / "run", *suites, environment=environment) as run:
-        yield run.finish()
+        yield run
+
+
+@pytest.fixture(scope="module")
+def run(started: RobotRun) -> RobotRun:
+    """The finished run."""
+    return started.finish()
 
 
 @pytest.fixture(scope="module")
@@ -116,41 +124,14 @@ def should_say(message: str, expected: str, ports: dict[str, int]) -> None:
     assert re.fullmatch(".*".join(map(re.escape, expected.split("…"))), message), message
 
 
-@pytest.mark.parametrize("name", FAILURES)
-def test_a_mistake_is_one_clear_error(name: str, tests: dict[str, Ended], ports: dict[str, int]) -> None:
-    test = tests[name]
-
-    assert test.status == "FAIL"
-    should_say(test.message, FAILURES[name], ports)
-    assert "\n" not in test.message
-    assert "Traceback" not in test.message
-
-
-@pytest.mark.parametrize("name", PREFLIGHTS)
-def test_the_preflight_names_what_cannot_work(name: str, tests: dict[str, Ended]) -> None:
-    title, *lines = tests[name].message.splitlines()
-
-    assert tests[name].status == "FAIL"
-    assert title == "The preflight found:"
-    assert [line for line in PREFLIGHTS[name] if line not in lines] == []
-
-
-@pytest.mark.parametrize("name", SKIPS)
-def test_a_test_that_can_say_nothing_is_skipped_with_the_reason(name: str, tests: dict[str, Ended]) -> None:
-    assert tests[name].status == "SKIP"
-    should_say(tests[name].message, SKIPS[name], {})
-
-
-def test_everything_else_passes(tests: dict[str, Ended]) -> None:
-    others = {name: test.status for name, test in tests.items() if not {name} & {*FAILURES, *SKIPS, *PREFLIGHTS}}
-
-    assert others == {"First": "FAIL", "Fourth": "PASS", "Fifth": "PASS", "The Lab Can Be Started": "PASS"}
-
-
-def test_mistakes_leave_nothing_behind(run: RobotRun) -> None:
+def should_be_refused(run: Run, said: str) -> None:
+    """Check the end of a command that was called wrongly: status 2, one line, nothing left."""
+    lines = list(lines_of(run.stderr))
+    assert run.process.returncode == 2
+    assert run.stdout == ""
+    assert len(lines) == 1, run.stderr
+    should_say(lines[0], said, {})
     assert run.leftovers() == []
-    assert "Traceback" not in run.stdout + run.stderr
-    assert run.stderr == ""
 
 
 # The commands.
@@ -194,11 +175,41 @@ def test_a_double_without_its_secrets_says_what_it_expects(tmp_path: Path) -> No
         should_be_refused(run, "testyard.lab.waldur: the first line of standard input must be {…}")
 
 
-def should_be_refused(run: Run, said: str) -> None:
-    """Check the end of a command that was called wrongly: status 2, one line, nothing left."""
-    lines = list(lines_of(run.stderr))
-    assert run.process.returncode == 2
-    assert run.stdout == ""
-    assert len(lines) == 1, run.stderr
-    should_say(lines[0], said, {})
+# The keywords.
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_mistake_is_one_clear_error(name: str, tests: dict[str, Ended], ports: dict[str, int]) -> None:
+    test = tests[name]
+
+    assert test.status == "FAIL"
+    should_say(test.message, FAILURES[name], ports)
+    assert "\n" not in test.message
+    assert "Traceback" not in test.message
+
+
+@pytest.mark.parametrize("name", PREFLIGHTS)
+def test_the_preflight_names_what_cannot_work(name: str, tests: dict[str, Ended]) -> None:
+    title, *lines = tests[name].message.splitlines()
+
+    assert tests[name].status == "FAIL"
+    assert title == "The preflight found:"
+    assert [line for line in PREFLIGHTS[name] if line not in lines] == []
+
+
+@pytest.mark.parametrize("name", SKIPS)
+def test_a_test_that_can_say_nothing_is_skipped_with_the_reason(name: str, tests: dict[str, Ended]) -> None:
+    assert tests[name].status == "SKIP"
+    should_say(tests[name].message, SKIPS[name], {})
+
+
+def test_everything_else_passes(tests: dict[str, Ended]) -> None:
+    others = {name: test.status for name, test in tests.items() if not {name} & {*FAILURES, *SKIPS, *PREFLIGHTS}}
+
+    assert others == {"First": "FAIL", "Fourth": "PASS", "Fifth": "PASS", "The Lab Can Be Started": "PASS"}
+
+
+def test_mistakes_leave_nothing_behind(run: RobotRun) -> None:
     assert run.leftovers() == []
+    assert "Traceback" not in run.stdout + run.stderr
+    assert run.stderr == ""

@@ -23,9 +23,6 @@ from testyard.lab.waldur.world import World
 
 SERVER_HEART_BEAT = timedelta(milliseconds=100)
 
-_HEART_BEAT = timedelta(milliseconds=200)
-"""Less than any client asks for, so that the client's wish decides, as with RabbitMQ."""
-
 
 @dataclass(frozen=True, slots=True)
 class Handshake:

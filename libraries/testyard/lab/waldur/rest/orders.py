@@ -17,7 +17,7 @@ from testyard.lab.waldur.routing import Endpoint
 from testyard.lab.waldur.world import World
 
 APPROVED_DETAIL = "Order has been approved."
-"""See ``departures.CLIENT_NEEDS_DETAIL``."""
+"""The recorded body is empty; waldur-api-client 8.1.2 requires ``detail``."""
 
 REJECTED_DETAIL = "Order has been rejected."
 
