@@ -18,7 +18,7 @@ import websocket
 from starlette.applications import Starlette
 from stomp.exception import NotConnectedException
 from testyard.core.deadline import Deadline, wait_until
-from testyard.lab.broker import Broker, websocket_routes
+from testyard.lab.broker import Broker, PublishOutcome, websocket_routes
 from testyard.lab.broker.frames import Frame, FrameParser
 from testyard.lab.broker.session import Session
 
@@ -44,6 +44,22 @@ def frame(command: str, body: str = "", **headers: str) -> str:
     """A frame as text; underscores in header names stand for hyphens. Nothing is escaped."""
     lines = [command, *(f"{name.replace('_', '-')}:{value}" for name, value in headers.items())]
     return "\n".join(lines) + f"\n\n{body}\0"
+
+
+def publish(broker: Broker, *bodies: str) -> list[PublishOutcome]:
+    """Publish to the queue."""
+    return [broker.publish(VHOST, QUEUE, body, {}) for body in bodies]
+
+
+def bodies(frames: list[Frame]) -> list[str]:
+    """The bodies of frames that must all be messages."""
+    assert {each.command for each in frames} <= {"MESSAGE"}, frames
+    return [each.body.decode() for each in frames]
+
+
+def flags(frames: list[Frame]) -> list[tuple[str, str]]:
+    """Body and ``redelivered`` of messages."""
+    return [(each.body.decode(), each.headers["redelivered"]) for each in frames]
 
 
 class Clock:

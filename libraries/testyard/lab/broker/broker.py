@@ -230,6 +230,10 @@ class Broker:
 
         Connections stay open, messages stay in their queues, and a client that connects anew gets its CONNECTED
         frame and nothing after it. Switched off, everything that waited is sent.
+
+        stomp.py leaves the TCP connection of its heart-beat timeout half open. The broker takes it for a consumer
+        until its heart-beats have been missing for two intervals; wait for that (``connections``) before
+        publishing, or the dead connection gets its share.
         """
         return self._silent
 
