@@ -46,7 +46,7 @@ class StompLibrary(MaskingListener):
 
     def start_suite(self, data: Any, result: Any) -> None:
         """What the suite sets lasts until its end."""
-        self._within.enter()
+        self._within.enter(Scope.SUITE)
 
     def end_suite(self, data: Any, result: Any) -> None:
         """Undo what the suite set."""
@@ -55,7 +55,7 @@ class StompLibrary(MaskingListener):
 
     def start_test(self, data: Any, result: Any) -> None:
         """What the test sets lasts until its end."""
-        self._within.enter()
+        self._within.enter(Scope.TEST)
 
     def end_test(self, data: Any, result: Any) -> None:
         """Undo what the test set."""

@@ -21,6 +21,7 @@ AT_ONCE = timedelta(seconds=3)
 CONFIGURATION = "WALDUR_E2E_CONFIG"
 PROJECT = "WALDUR_E2E_PROJECT_A_UUID"
 TOKENS = ("3b1f0c9d8e7a6b5c4d3e2f1a0b9c8d7e6f5a4b3c", "91c0d2e4f6a8b0c2d4e6f8091a2b3c4d5e6f7a8b")
+PASTED_TOKEN = "e7d1c5b9a3f08642e7d1c5b9a3f08642e7d1c5b9"
 NUMERIC_TOKEN = 4902738165524390
 FATAL = "Test execution stopped due to a fatal error."
 
@@ -69,7 +70,7 @@ MISTAKES = [
     Mistake(
         "a-token-for-a-uuid",
         (*OFFERING, "waldur_offering_uuid"),
-        lambda _: TOKENS[0],
+        lambda _: PASTED_TOKEN,
         r"key offerings\.0\.waldur_offering_uuid: .*is not a UUID, got text",
     ),
     Mistake(
@@ -133,7 +134,7 @@ class Room:
         assert lines.count(message) == 1, f"not one line on the console: {message!r}"
         assert "Traceback" not in run.stdout + run.stderr + message
         assert run.stderr == ""
-        assert leaks_in(run.written(), (*TOKENS, str(NUMERIC_TOKEN))) == []
+        assert leaks_in(run.written(), (*TOKENS, PASTED_TOKEN, str(NUMERIC_TOKEN))) == []
         assert run.leftovers() == []
         return message
 

@@ -52,8 +52,9 @@ class Deadline:
 
 
 def seconds(duration: timedelta) -> str:
-    """A duration for people: ``1.5 s``."""
-    return f"{duration.total_seconds():.3g} s"
+    """A duration for people: ``1.5 s``, ``1800 s``."""
+    total = duration.total_seconds()
+    return f"{total:.0f} s" if total >= 100 else f"{total:.3g} s"
 
 
 def wait_until(

@@ -11,6 +11,7 @@ import json
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,7 +52,10 @@ class Journal:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._file = tempfile.TemporaryFile(mode="w+b", prefix="testyard-journal-")  # noqa: SIM115 lives as long as the journal
+        file = tempfile.TemporaryFile(mode="w+b", prefix="testyard-journal-")  # noqa: SIM115 closed with the journal
+        self._file = file
+        # Also when nobody closes it, as Libdoc does not.
+        self._finalizer = weakref.finalize(self, file.close)
 
     def append(self, source: str, kind: str, subject: str, **data: Any) -> None:
         """Record one thing, now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Self
 
@@ -62,17 +62,27 @@ class JsonClient:
         name: str,
         timeout: timedelta = timedelta(seconds=30),
     ) -> None:
-        for value in headers.values():
+        for header, value in headers.items():
             refuse_placeholder(value)
+            if not (value.isascii() and value.isprintable()):
+                message = (
+                    f"{name}: the header {header} cannot be sent: its value has a character that is no printable "
+                    "ASCII, such as a line end. Was it read from a file?"
+                )
+                raise UserError(message)
         secrets_in_use.add(secret)
         self.base_url = base_url
         self.name = name
-        self._client = httpx.Client(
-            base_url=base_url,
-            headers=dict(headers),
-            timeout=timeout.total_seconds(),
-            verify=trusted_certificates(),
-        )
+        try:
+            self._client = httpx.Client(
+                base_url=base_url,
+                headers=dict(headers),
+                timeout=timeout.total_seconds(),
+                verify=trusted_certificates(),
+            )
+        except httpx.InvalidURL as problem:
+            message = f"{name}: {base_url!r} is no URL: {problem}."
+            raise UserError(message) from None
 
     def __enter__(self) -> Self:
         return self
@@ -96,12 +106,12 @@ class JsonClient:
 
         Raises:
             UnreachableError: No answer came; names the address and the reason.
-            UserError: The body holds ``<secret>`` where a secret's value was meant.
+            UserError: The body or the query holds ``<secret>`` where a secret's value was meant.
         """
-        refuse_placeholder(json.dumps(body, default=str))
+        refuse_placeholder(json.dumps([body, dict(query or {})], default=str))
         try:
             return self._client.request(method, path, json=body, params=query)
-        except (httpx.TransportError, httpx.InvalidURL) as problem:
+        except (httpx.RequestError, httpx.InvalidURL) as problem:
             message = f"{self.name} at {self.base_url} cannot be reached: {problem or type(problem).__name__}."
             raise UnreachableError(message) from None
 
@@ -130,27 +140,50 @@ class JsonClient:
             UnreachableError: No answer came.
             UnexpectedAnswerError: Another status came; quotes it and the start of the answer.
         """
+        return self._json_of(self._expected(method, path, body=body, query=query, expect=expect))
+
+    def pages(self, path: str, **query: Any) -> Iterator[Any]:
+        """``GET`` a list page by page, as long as the answer's ``Link`` header names a next one."""
+        page = 1
+        while True:
+            response = self._expected("GET", path, query={**query, "page": page}, expect=(200,))
+            yield self._json_of(response)
+            if "next" not in response.links:
+                return
+            page += 1
+
+    def _expected(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object | None = None,
+        query: Mapping[str, Any] | None = None,
+        expect: tuple[int, ...],
+    ) -> httpx.Response:
         response = self.send(method, path, body=body, query=query)
-        if response.status_code not in expect:
-            is_page = response.headers.get("content-type", "").startswith("text/html")
-            text = "an HTML page" if is_page else secrets_in_use.mask(response.text)[:SHOWN_BODY_LENGTH]
-            expected = " or ".join(map(str, expect))
-            message = (
-                f"{self.name} answered {response.status_code} to {method} {response.request.url.path}, "
-                f"expected {expected}: {text}"
-            )
-            raise UnexpectedAnswerError(message, response.status_code, text)
+        if response.status_code in expect:
+            return response
+        text = "an HTML page" if _is_page(response) else secrets_in_use.mask(response.text)[:SHOWN_BODY_LENGTH]
+        expected = " or ".join(map(str, expect))
+        message = (
+            f"{self.name} answered {response.status_code} to {method} {response.request.url.path}, "
+            f"expected {expected}: {text}"
+        )
+        raise UnexpectedAnswerError(message, response.status_code, text)
+
+    def _json_of(self, response: httpx.Response) -> Any:
         if not response.content:
             return None
         try:
             return response.json()
         except ValueError:
+            found = response.headers.get("content-type", "no content type")
             message = (
-                f"{self.name} answered {method} {response.request.url.path} with "
-                f"{response.headers.get('content-type', 'no content type')}, expected JSON. "
-                f"Is {self.base_url} the API's address?"
+                f"{self.name} answered {response.request.method} {response.request.url.path} with {found}, "
+                f"expected JSON. Is {self.base_url} the API's address?"
             )
-            raise UnexpectedAnswerError(message, response.status_code, "") from None
+            raise UnexpectedAnswerError(message, response.status_code, f"{found}, expected JSON") from None
 
     def get(self, path: str, **query: Any) -> Any:
         """``GET`` with query parameters, expecting 200."""
@@ -159,3 +192,7 @@ class JsonClient:
     def post(self, path: str, body: object | None = None) -> Any:
         """``POST`` a JSON body, expecting 200, 201 or 204."""
         return self.call("POST", path, body={} if body is None else body)
+
+
+def _is_page(response: httpx.Response) -> bool:
+    return str(response.headers.get("content-type", "")).lower().startswith("text/html")

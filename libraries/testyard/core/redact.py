@@ -69,18 +69,19 @@ class SecretRegistry:
         return masked
 
     def mask_value(self, value: Any) -> Any:
-        """Mask texts and bytes, also inside mappings and sequences; other values are returned as they are."""
+        """Mask texts and bytes, also inside mappings, sequences and sets; anything else is returned as it is."""
         match value:
             case str():
                 return self.mask(value)
             case bytes():
                 return self.mask(value.decode(errors="replace")).encode()
-            case dict():
-                return {key: self.mask_value(item) for key, item in value.items()}
-            case list() | tuple():
-                return type(value)(map(self.mask_value, value))
             case BaseException():
                 return self.mask(f"{type(value).__name__}: {value}")
+            case dict():
+                return {self.mask_value(key): self.mask_value(item) for key, item in value.items()}
+            case list() | tuple() | set() | frozenset():
+                masked = map(self.mask_value, value)
+                return type(value)(*masked) if hasattr(value, "_fields") else type(value)(masked)
             case _:
                 return value
 
@@ -118,7 +119,11 @@ def mask_log_records(registry: SecretRegistry = secrets_in_use) -> None:
         if isinstance(record.msg, dict):
             record.msg = registry.mask_value(record.msg)
         else:
-            record.msg, record.args = registry.mask(record.getMessage()), None
+            try:
+                text = record.getMessage()
+            except (TypeError, ValueError, KeyError):
+                text = f"{record.msg} {record.args}"  # a wrong format is shown, and breaks nobody
+            record.msg, record.args = registry.mask(text), None
         if record.exc_info and record.exc_info[1] is not None:
             record.exc_text = registry.mask(logging.Formatter().formatException(record.exc_info))
         return record

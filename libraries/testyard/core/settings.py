@@ -21,7 +21,7 @@ class ScopedSetting(Generic[Value]):
 
     Example:
         >>> timeout = ScopedSetting(10)
-        >>> timeout.enter(); timeout.set(5, Scope.TEST)
+        >>> timeout.enter(Scope.TEST); timeout.set(5, Scope.TEST)
         10
         >>> timeout.value
         5
@@ -30,16 +30,20 @@ class ScopedSetting(Generic[Value]):
     """
 
     def __init__(self, default: Value) -> None:
-        self._levels: list[Value] = [default]
+        self._levels: list[tuple[Scope, Value]] = [(Scope.GLOBAL, default)]
 
     @property
     def value(self) -> Value:
         """The value in force."""
-        return self._levels[-1]
+        return self._levels[-1][1]
 
-    def enter(self) -> None:
-        """A suite or test starts: it inherits the value in force."""
-        self._levels.append(self.value)
+    def enter(self, level: Scope) -> None:
+        """A suite or test starts: it inherits the value in force.
+
+        Args:
+            level: ``SUITE`` or ``TEST``.
+        """
+        self._levels.append((level, self.value))
 
     def leave(self) -> None:
         """A suite or test ends: what it set is undone."""
@@ -49,20 +53,17 @@ class ScopedSetting(Generic[Value]):
     def set(self, value: Value, scope: Scope) -> Value:
         """Set the value for a scope.
 
-        ``TEST`` lasts until the innermost level ends, ``SUITE`` until the level around it ends when a test
-        runs, ``GLOBAL`` until the end of the run.
+        ``TEST`` lasts until the innermost test or suite ends, ``SUITE`` until the innermost suite ends, ``GLOBAL``
+        until the end of the run.
 
         Returns:
             The value that was in force, for restoring.
         """
         previous = self.value
-        match scope:
-            case Scope.GLOBAL:
-                first = 0
-            case Scope.SUITE:
-                first = max(len(self._levels) - 2, 0)
-            case Scope.TEST:
-                first = len(self._levels) - 1
-        for level in range(first, len(self._levels)):
-            self._levels[level] = value
+        first = 0
+        if scope is not Scope.GLOBAL:
+            first = len(self._levels) - 1
+            while scope is Scope.SUITE and self._levels[first][0] is Scope.TEST:
+                first -= 1
+        self._levels[first:] = [(level, value) for level, _ in self._levels[first:]]
         return previous

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from testyard.core.redact import secrets_in_use
+
 
 def html_table(
     title: str, header: Sequence[str], rows: Iterable[Sequence[object]], *, folded: bool = False
@@ -17,13 +19,13 @@ def html_table(
         rows: The cells, in the columns' order.
         folded: Show only the title until it is clicked.
     """
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    head = "".join(f"<th>{html.escape(_shown(name))}</th>" for name in header)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{html.escape(_shown(cell))}</td>" for cell in row) + "</tr>" for row in rows
     )
     state = "" if folded else " open"
     return (
-        f"<details{state}><summary>{html.escape(title)}</summary>"
+        f"<details{state}><summary>{html.escape(_shown(title))}</summary>"
         f'<table border="1" cellpadding="3" style="border-collapse:collapse">'
         f"<tr>{head}</tr>{body}</table></details>"
     )
@@ -33,6 +35,12 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> s
     """A Markdown table; pipes and line ends in cells are escaped."""
 
     def line(cells: Iterable[object]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        shown = (" ".join(_shown(cell).split("\n")).replace("\r", " ").replace("|", "\\|") for cell in cells)
+        return f"| {' | '.join(shown)} |"
 
     return "\n".join([line(header), line("---" for _ in header), *(line(row) for row in rows)])
+
+
+def _shown(cell: object) -> str:
+    # Masked before it is escaped: an escaped secret is another text than the registered one.
+    return secrets_in_use.mask(str(cell))

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import stomp
 from stomp.exception import StompException
 
 from testyard.core.deadline import Deadline, seconds, wait_until
 from testyard.core.errors import UserError
 from testyard.core.journal import Journal
+from testyard.core.json_client import trusted_certificates
 from testyard.core.redact import mask_log_records, secrets_in_use
 from testyard.stomp.capture import EventCapture
 
@@ -147,13 +149,23 @@ def open_channel(
     try:
         connection.connect(login, passcode, wait=True, headers={"accept-version": "1.2"})
     except (StompException, OSError) as problem:
-        reason = listener.error or str(problem) or type(problem).__name__
+        scheme = "https" if use_tls else "http"
+        reason = listener.error or str(problem) or _why_not(f"{scheme}://{host}:{port}{path}", within)
         message = (
             f"STOMP connection {name} to {host}:{port}{path} failed within {seconds(within)}: "
             f"{secrets_in_use.mask(reason)}"
         )
         raise UserError(message) from None
     return channel
+
+
+def _why_not(url: str, within: timedelta) -> str:
+    """What a plain GET says where the STOMP client only failed: it does not tell why."""
+    try:
+        answer = httpx.get(url, timeout=within.total_seconds(), verify=trusted_certificates())
+    except httpx.RequestError as problem:
+        return str(problem) or type(problem).__name__
+    return f"the endpoint answers HTTP {answer.status_code} to a plain GET, expected 426"
 
 
 class _Listener(stomp.ConnectionListener):  # type: ignore[misc] # stomp.py has no type hints

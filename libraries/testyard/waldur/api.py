@@ -99,13 +99,8 @@ class Waldur:
 
     def all(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """Every object of a list, over all its pages."""
-        page = 1
-        while True:
-            objects = self.get(path, page_size=PAGE_SIZE, page=page, **query)
-            yield from objects
-            if len(objects) < PAGE_SIZE:
-                return
-            page += 1
+        for page in self._http.pages(f"/api/{path}/", page_size=PAGE_SIZE, **query):
+            yield from page
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """``POST /api/{path}/``."""

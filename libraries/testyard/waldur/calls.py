@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import httpx
 
@@ -47,7 +47,7 @@ class Call:
 
 
 class CallRecorder:
-    """Writes the calls of HTTP clients to the journal, through httpx's event hooks.
+    """Writes the calls of HTTP clients to the journal.
 
     Args:
         journal: Where the calls go.
@@ -59,28 +59,27 @@ class CallRecorder:
     def watch(self, client: httpx.Client, side: Side) -> None:
         """Record every call of a client from now on."""
 
-        def sent(request: httpx.Request) -> None:
-            request.extensions["testyard.sent"] = time.monotonic()
+        send = client.send
 
-        def answered(response: httpx.Response) -> None:
-            response.read()
-            request = response.request
-            took = time.monotonic() - request.extensions["testyard.sent"]
+        def tell(request: httpx.Request, status: int | None, **timing: float) -> None:
+            path = request.url.raw_path.decode()
             self._journal.append(
-                "agent",
-                KIND,
-                request.url.raw_path.decode(),
-                side=side.value,
-                method=request.method,
-                status=response.status_code,
-                milliseconds=round(took * 1000, 2),
+                "agent", KIND, path, side=side.value, method=request.method, status=status, **timing
             )
 
-        hooks = client.event_hooks
-        client.event_hooks = {
-            "request": [*hooks["request"], sent],
-            "response": [*hooks["response"], answered],
-        }
+        def recorded(request: httpx.Request, **options: Any) -> httpx.Response:
+            try:
+                answer = send(request, **options)
+            except BaseException:
+                tell(request, None)
+                raise
+            for step in (*answer.history, answer):
+                milliseconds = round(step.elapsed.total_seconds() * 1000, 2)
+                tell(step.request, step.status_code, milliseconds=milliseconds)
+            return answer
+
+        # httpx's event hooks tell nothing of a request that gets no answer.
+        client.send = recorded  # type: ignore[method-assign]
 
     def calls(self, since: int = 0) -> list[Call]:
         """The recorded calls after a mark of the journal, oldest first."""

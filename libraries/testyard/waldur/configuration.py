@@ -7,6 +7,7 @@ the run with one line (document 000, configuration template).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,8 +18,8 @@ from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field, T
 from testyard.core.errors import ConfigurationError
 from testyard.core.redact import refuse_placeholder, secrets_in_use
 
-# Longer words of letters and digits are not shown in messages: they might be tokens.
-LONGEST_SHOWN_WORD = 20
+# Such words are not shown in messages: they might be tokens.
+LONG_WORD = re.compile(r"[0-9A-Za-z_-]{20,}")
 
 
 def _http_url(value: str) -> str:
@@ -140,10 +141,10 @@ def load_configuration(path: Path) -> AgentConfiguration:
     except OSError as problem:
         message = f"The agent configuration {path} cannot be read: {problem.strerror}."
         raise ConfigurationError(message) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+    except (yaml.YAMLError, ValueError) as problem:  # a date that does not exist is a bare ValueError
         mark = getattr(problem, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        reason = getattr(problem, "problem", None) or "not UTF-8 text"
+        reason = _yaml_reason(problem)
         message = f"The agent configuration {path} is not YAML{where}: {reason}."
         raise ConfigurationError(message) from None
     if not isinstance(content, dict):
@@ -167,6 +168,7 @@ def write_configuration(path: Path, content: Mapping[str, Any]) -> None:
     text = yaml.safe_dump(dict(content), sort_keys=False)
     refuse_placeholder(text)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+        os.fchmod(stream.fileno(), 0o600)  # the file may have been there, readable by all
         stream.write(text)
 
 
@@ -184,9 +186,15 @@ def _explain(path: Path, problem: ValidationError) -> str:
     return secrets_in_use.mask(f"The agent configuration {path}: key {key}: {found}.{more}")
 
 
+def _yaml_reason(problem: Exception) -> str:
+    if isinstance(problem, UnicodeDecodeError):
+        return "not UTF-8 text"
+    return str(getattr(problem, "problem", None) or getattr(problem, "reason", None) or problem)
+
+
 def _may_be_secret(key: str, value: str) -> bool:
     # A token pasted into another key is a long word of letters and digits; so is a UUID, which needs no echo.
-    return "token" in key or (len(value) >= LONGEST_SHOWN_WORD and value.replace("-", "").isalnum())
+    return "token" in key or LONG_WORD.search(value) is not None
 
 
 def _tokens(content: object) -> Iterator[str]:

@@ -80,7 +80,8 @@ class Federation:
                 break
             if approve and current.backend_id:
                 self.provider.complete(current.backend_id)
-            Deadline(delay).pause(delay)
+            if number < cycles:
+                Deadline(delay).pause(delay)
         return state
 
     def resource_of(self, order: str) -> Resource:

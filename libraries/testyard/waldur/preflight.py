@@ -6,6 +6,7 @@ beyond them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from testyard.core.errors import UserError
 from testyard.core.identifiers import hexadecimal, same_identifier
 from testyard.core.json_client import UnexpectedAnswerError, UnreachableError, trusted_certificates
 from testyard.waldur.api import Waldur
@@ -22,6 +24,7 @@ from testyard.waldur.states import OfferingState, Role, Side
 
 STOMP_PATH = "/rmqws-stomp"
 UPGRADE_REQUIRED = 426
+PORT_AT_END = re.compile(r":\d+$")
 NOT_CONFIGURED = "STOMP is not configured on this server; the agent falls back to polling"
 
 
@@ -95,7 +98,8 @@ def probe_stomp(configuration: OfferingConfiguration, side: Side) -> StompEndpoi
     port follows ``verify_ssl``, not the API's address.
     """
     api_url = configuration.waldur_api_url if side is Side.A else configuration.backend_settings.target_api_url
-    host = configuration.stomp_ws_host or httpx.URL(api_url).host
+    host = configuration.stomp_ws_host or httpx.URL(api_url).netloc.decode().rpartition("@")[2]
+    host = host if configuration.stomp_ws_host else PORT_AT_END.sub("", host)
     port = configuration.stomp_ws_port or (443 if configuration.verify_ssl else 80)
     scheme = "https" if configuration.websocket_use_tls else "http"
     url = f"{scheme}://{host}:{port}{configuration.stomp_ws_path or STOMP_PATH}"
@@ -166,13 +170,9 @@ class Preflight:
             if user is None:
                 return
             yield from self._source_offering(check, user)
-            project = self._customer.find(f"projects/{hexadecimal(self._project)}")
-            yield check.that(
-                "the ordering project is visible to who orders",
-                self._project,
-                project["name"] if project else "nothing",
-                project is not None,
-            )
+            project, found = _look(self._customer, "projects", self._project)
+            name = "the ordering project is visible to who orders"
+            yield check.that(name, self._project, found, project is not None)
         yield self._stomp(Side.A, enabled=configuration.stomp_enabled)
 
     def _source_offering(self, check: _Check, user: Mapping[str, Any]) -> Iterator[Requirement]:
@@ -181,9 +181,9 @@ class Preflight:
         yield check.role(user, Role.OFFERING_MANAGER, uuid)
         if offering is not None:
             yield from check.components(offering, dict.fromkeys(self._configuration.backend_components, ""))
-            customer = offering["customer_uuid"]
-            providers = check.waldur.get("marketplace-service-providers", customer_uuid=customer)
-            found = "yes" if providers else "no"
+            query = {"customer_uuid": offering["customer_uuid"]}
+            providers, problem = _look(check.waldur, "marketplace-service-providers", **query)
+            found = problem if providers is None else "yes" if providers else "no"
             yield check.that("the offering's organisation is a service provider", "yes", found, bool(providers))
 
     def _target(self) -> Iterator[Requirement]:
@@ -197,13 +197,9 @@ class Preflight:
             offering = yield from check.offering("marketplace-public-offerings", settings.target_offering_uuid)
             if offering is not None:
                 yield from check.components(offering, self._configuration.origins_of_target_components())
-            customer = waldur.find(f"customers/{hexadecimal(settings.target_customer_uuid)}")
-            yield check.that(
-                "the target organisation is visible",
-                settings.target_customer_uuid,
-                customer["name"] if customer else "nothing",
-                customer is not None,
-            )
+            uuid = settings.target_customer_uuid
+            customer, found = _look(waldur, "customers", uuid)
+            yield check.that("the target organisation is visible", uuid, found, customer is not None)
             yield check.role(user, Role.CUSTOMER_OWNER, settings.target_customer_uuid)
             isds = user.get("managed_isds") or []
             manages = bool(user.get("is_identity_manager") and isds)
@@ -253,9 +249,9 @@ class _Check:
         return found
 
     def offering(self, collection: str, uuid: str) -> Generator[Requirement, None, Mapping[str, Any] | None]:
-        offering: Mapping[str, Any] | None = self.waldur.find(f"{collection}/{hexadecimal(uuid)}")
-        name = offering["name"] if offering else "nothing"
-        yield self.that("the offering is visible to the token", uuid, name, offering is not None)
+        offering: Mapping[str, Any] | None
+        offering, found = _look(self.waldur, collection, uuid)
+        yield self.that("the offering is visible to the token", uuid, found, offering is not None)
         if offering is None:
             return None
         for attribute, expected in (("type", OFFERING_TYPE), ("state", OfferingState.ACTIVE.value)):
@@ -282,6 +278,20 @@ class _Check:
         staff = bool(user.get("is_staff"))
         found = ", ".join(held) or ("staff" if staff else "no role there")
         return self.that(f"role of {user['username']}", role.value, found, staff or role.value in held)
+
+
+def _look(waldur: Waldur, collection: str, uuid: str = "", **query: Any) -> tuple[Any, str]:
+    """Look something up; returns it, or None, and what was found in words, also when it was an error."""
+    try:
+        path = f"{collection}/{hexadecimal(uuid)}" if uuid or not query else collection
+        found = waldur.find(path, **query)
+    except UnexpectedAnswerError as problem:
+        return None, f"HTTP {problem.status} {problem.body}"
+    except UserError as problem:
+        return None, str(problem)
+    if isinstance(found, dict):
+        return found, str(found["name"])
+    return found, "nothing"
 
 
 def unmet(requirements: Iterable[Requirement]) -> list[Requirement]:

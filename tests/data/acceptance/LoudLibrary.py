@@ -19,8 +19,8 @@ def log_everywhere(token: Secret) -> None:
 
 
 def return_it(token: Secret) -> str:
-    """Return it, in the middle of a text long enough to be compressed in log.html."""
-    return f"{'the answer ' * 10}{token.value}{' and more of it' * 10}"
+    """Return it in a long text: log.html compresses that, and where it is assigned it is cut within the token."""
+    return f"{'the answer ' * 16}{token.value}{' and more of it' * 10}"
 
 
 def fail_with_it(token: Secret) -> None:

@@ -37,6 +37,7 @@ def websocket_routes(broker: Broker, path: str = "/rmqws-stomp") -> list[BaseRou
         The WebSocket endpoint, and on the same path 426 for plain HTTP.
 
     Example:
+        >>> from starlette.applications import Starlette
         >>> application = Starlette(routes=websocket_routes(Broker()))
     """
     return [WebSocketRoute(path, _Endpoint(broker)), Route(path, _upgrade_required, methods=["GET"])]
