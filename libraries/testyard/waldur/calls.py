@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -23,7 +24,7 @@ class Call:
         method: GET, POST…
         path: Path with query, without the address.
         status: The answer's status; None when no answer came.
-        took: From sending to the end of the answer; None when no answer came.
+        took: From sending to the end of the answer; None when no answer came, or it led elsewhere.
     """
 
     side: Side
@@ -68,14 +69,16 @@ class CallRecorder:
             )
 
         def recorded(request: httpx.Request, **options: Any) -> httpx.Response:
+            started = time.monotonic()
             try:
                 answer = send(request, **options)
             except BaseException:
                 tell(request, None)
                 raise
-            for step in (*answer.history, answer):
-                milliseconds = round(step.elapsed.total_seconds() * 1000, 2)
-                tell(step.request, step.status_code, milliseconds=milliseconds)
+            for redirect in answer.history:
+                tell(redirect.request, redirect.status_code)
+            took = (time.monotonic() - started) * 1000
+            tell(answer.request, answer.status_code, milliseconds=round(took, 2))
             return answer
 
         # httpx's event hooks tell nothing of a request that gets no answer.
