@@ -11,7 +11,6 @@ from robot_runs import LifecycleRun, run_lifecycles
 
 FIGURES = pytest.StashKey[list[str]]()
 LAST = "last"
-LIFECYCLES = 200
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,6 +48,6 @@ def lifecycle_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], L
 
     @cache
     def run(preparation: str) -> LifecycleRun:
-        return run_lifecycles(preparation, LIFECYCLES, tmp_path_factory.mktemp("lifecycles"))
+        return run_lifecycles(preparation, tmp_path_factory.mktemp("lifecycles"))
 
     return run

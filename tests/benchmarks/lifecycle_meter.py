@@ -1,19 +1,21 @@
-"""Measures lifecycles: how long they take, how much of that the agent takes, and what memory they cost.
+"""Measures lifecycles: how long they take, whose time that is, and what memory they cost.
 
-``AgentClock`` serves the benchmarks in this process; ``LifecycleMeter`` is a listener for a robot process.
+``LifecycleClock`` serves the benchmarks in this process; ``LifecycleMeter`` is a listener for a robot process.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from unittest import mock
 
 import psutil
+from testyard.core.json_client import JsonClient
 from waldur_site_agent.common.processors import OfferingOrderProcessor
 
 TIMED_KEYWORD = "A Resource Has Been Created"
@@ -22,68 +24,117 @@ DOUBLE_MODULE = "testyard.lab.waldur"
 SAMPLED_AFTER = (20, 60, 100, 140, 200)
 
 
-class AgentClock:
-    """Adds up the time spent inside the agent's own code: its ``process_offering``.
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """How long a resource took from its order to its order being done, in seconds.
 
     Attributes:
-        inside: Seconds since the start, or since somebody set it to zero.
+        wall: Altogether.
+        inside: Of it, inside the agent's own code.
+        asking: Of it, in the REST calls of customer and provider, which are not the agent's.
     """
 
+    wall: float
+    inside: float
+    asking: float
+
+    @property
+    def overhead(self) -> float:
+        """The share of the time that was not the agent's."""
+        return (self.wall - self.inside) / self.wall
+
+    @property
+    def own(self) -> float:
+        """The share of the time that was neither the agent's nor spent in REST calls."""
+        return (self.wall - self.inside - self.asking) / self.wall
+
+
+class LifecycleClock:
+    """Tells whose time a lifecycle is: adds up what the agent's ``process_offering`` and REST calls take."""
+
     def __init__(self) -> None:
-        self.inside = 0.0
+        self._inside = 0.0
+        self._asking = 0.0
+        self._started = 0.0
+
+    def start(self) -> None:
+        """A lifecycle starts."""
+        self._inside = self._asking = 0.0
+        self._started = time.perf_counter()
+
+    def stop(self) -> Lifecycle:
+        """A lifecycle ends."""
+        return Lifecycle(time.perf_counter() - self._started, self._inside, self._asking)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Measure every order processor's cycles for a while."""
-        process = OfferingOrderProcessor.process_offering
+        """Measure every order processor and every client of testyard for a while."""
 
-        def timed(processor: OfferingOrderProcessor) -> None:
-            started = time.perf_counter()
-            try:
-                process(processor)
-            finally:
-                self.inside += time.perf_counter() - started
+        def agent(seconds: float) -> None:
+            self._inside += seconds
 
-        with mock.patch.object(OfferingOrderProcessor, "process_offering", timed):
+        def client(seconds: float) -> None:
+            self._asking += seconds
+
+        processing = _timed(OfferingOrderProcessor.process_offering, agent)
+        sending = _timed(JsonClient.send, client)
+        with (
+            mock.patch.object(OfferingOrderProcessor, "process_offering", processing),
+            mock.patch.object(JsonClient, "send", sending),
+        ):
             yield
+
+
+def _timed(function: Callable[Parameters, Result], add: Callable[[float], None]) -> Callable[Parameters, Result]:
+    def timed(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
+        started = time.perf_counter()
+        try:
+            return function(*arguments, **options)
+        finally:
+            add(time.perf_counter() - started)
+
+    return timed
 
 
 class LifecycleMeter:
     """Listens to a run of ``lifecycles.robot`` and writes its figures at the end.
 
     Args:
-        path: The JSON file for the figures: ``lifecycles`` are pairs of wall time and time inside the agent, in
-            seconds; ``memory`` is the resident set in bytes, by process, after so many lifecycles.
+        path: The JSON file for the figures: ``lifecycles`` holds the attributes of each; ``memory`` is the
+            resident set in bytes, by process, after so many lifecycles.
     """
 
     ROBOT_LISTENER_API_VERSION = 3
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self._clock = AgentClock()
+        self._clock = LifecycleClock()
         self._stack = ExitStack()
         self._stack.enter_context(self._clock.watching())
-        self._started = 0.0
-        self._lifecycles: list[tuple[float, float]] = []
+        self._lifecycles: list[Lifecycle] = []
         self._memory: dict[int, dict[str, int]] = {}
 
     def start_user_keyword(self, data: Any, implementation: Any, result: Any) -> None:
         """Start the clock of a lifecycle."""
         if result.name == TIMED_KEYWORD:
-            self._clock.inside = 0.0
-            self._started = time.perf_counter()
+            self._clock.start()
 
     def end_user_keyword(self, data: Any, implementation: Any, result: Any) -> None:
         """Stop the clock of a lifecycle; look at the memory after some."""
         if result.name == TIMED_KEYWORD:
-            self._lifecycles.append((time.perf_counter() - self._started, self._clock.inside))
+            self._lifecycles.append(self._clock.stop())
         elif result.name == WHOLE_KEYWORD and len(self._lifecycles) in SAMPLED_AFTER:
             self._memory[len(self._lifecycles)] = resident_sets()
 
     def close(self) -> None:
         """Write the figures."""
         self._stack.close()
-        self._path.write_text(json.dumps({"lifecycles": self._lifecycles, "memory": self._memory}))
+        figures = {"lifecycles": list(map(astuple, self._lifecycles)), "memory": self._memory}
+        self._path.write_text(json.dumps(figures))
 
 
 def resident_sets() -> dict[str, int]:

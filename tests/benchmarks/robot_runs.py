@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from support import Lifecycle
+from lifecycle_meter import Lifecycle
 
 PROJECT = Path(__file__).resolve().parents[2]
 LIFECYCLES_SUITE = PROJECT / "tests" / "data" / "benchmarks" / "lifecycles.robot"
@@ -36,31 +36,36 @@ class LifecycleRun:
     memory: Mapping[int, Mapping[str, int]]
 
 
-def run_lifecycles(preparation: str, number: int, results: Path) -> LifecycleRun:
+def run_lifecycles(preparation: str, results: Path) -> LifecycleRun:
     """Run many lifecycles by keywords.
 
     Args:
         preparation: The keyword that prepares the federation.
-        number: How many.
         results: Where robot writes; empty.
     """
     figures = results / "lifecycles.json"
     run_suites(
         "robot",
+        results,
         *("--pythonpath", str(Path(__file__).parent)),
         *("--listener", f"lifecycle_meter.LifecycleMeter:{figures}"),
-        *("--variable", f"PREPARATION:{preparation}", "--variable", f"LIFECYCLES:{number}"),
-        *("--outputdir", str(results), str(LIFECYCLES_SUITE)),
+        *("--variable", f"PREPARATION:{preparation}"),
+        str(LIFECYCLES_SUITE),
     )
     measured = json.loads(figures.read_text())
     return LifecycleRun(
-        [Lifecycle(*pair) for pair in measured["lifecycles"]],
+        [Lifecycle(*values) for values in measured["lifecycles"]],
         {int(after): sets for after, sets in measured["memory"].items()},
     )
 
 
-def run_suites(module: str, *arguments: str) -> float:
+def run_suites(command: str, results: Path, *arguments: str) -> float:
     """Run ``robot`` or ``pabot`` on the embedded lab; all tests must pass.
+
+    Args:
+        command: The command's name.
+        results: Where it writes; also where it runs, as pabot remembers the suites' names there.
+        arguments: Its other arguments.
 
     Returns:
         Wall time in seconds.
@@ -73,9 +78,9 @@ def run_suites(module: str, *arguments: str) -> float:
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     started = time.perf_counter()
     run = subprocess.run(
-        [str(Path(sys.executable).parent / module), *arguments],
+        [str(Path(sys.executable).parent / command), "--outputdir", str(results), *arguments],
         env=environment,
-        cwd=PROJECT,
+        cwd=results,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -83,5 +88,5 @@ def run_suites(module: str, *arguments: str) -> float:
         check=False,
     )
     wall = time.perf_counter() - started
-    assert run.returncode == 0, f"{module} ended with {run.returncode}:\n{run.stdout[-3000:]}"
+    assert run.returncode == 0, f"{command} ended with {run.returncode}:\n{run.stdout[-3000:]}"
     return wall

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from lifecycle_meter import AgentClock
+from lifecycle_meter import Lifecycle, LifecycleClock
 from testyard.core.journal import Journal
 from testyard.lab.supervisor import WaldurInstance
 from testyard.waldur.api import Waldur
@@ -24,24 +23,6 @@ SOURCE_COMPONENT = "node_hours"
 TARGET_COMPONENT = "cpu_k_hours"
 MOST_CYCLES = 5
 LIMITS = {SOURCE_COMPONENT: 2}
-
-
-@dataclass(frozen=True)
-class Lifecycle:
-    """How long a resource took from its order to its order being done.
-
-    Attributes:
-        wall: Seconds altogether.
-        inside: Seconds of it inside the agent's own calls.
-    """
-
-    wall: float
-    inside: float
-
-    @property
-    def overhead(self) -> float:
-        """The share of the time that was not the agent's."""
-        return (self.wall - self.inside) / self.wall
 
 
 @dataclass(frozen=True)
@@ -150,19 +131,18 @@ def join(prepared: Prepared) -> Federation:
     return federation
 
 
-def create(federation: Federation, clock: AgentClock, name: str) -> tuple[str, Lifecycle]:
+def create(federation: Federation, clock: LifecycleClock, name: str) -> tuple[str, Lifecycle]:
     """Order a resource on A and let the agent work until it is done.
 
     Returns:
         UUID of the order, and how long it took.
     """
-    clock.inside = 0.0
-    started = time.perf_counter()
+    clock.start()
     order = federation.order(LIMITS, f"{RUN} {name}").uuid
     state = federation.work_until_ended(order, cycles=MOST_CYCLES, delay=timedelta())
-    wall = time.perf_counter() - started
+    lifecycle = clock.stop()
     assert state is OrderState.DONE, f"order {order} is {state.value}"
-    return order, Lifecycle(wall, clock.inside)
+    return order, lifecycle
 
 
 def terminate(federation: Federation, order: str) -> None:
@@ -178,8 +158,10 @@ class Overhead:
 
     median: float
     ninth_decile: float
-    outside: float
-    """Median of the seconds per lifecycle that were not the agent's."""
+    own: float
+    """Median of what is left without the REST calls of customer and provider."""
+    wall: float
+    """Median of the whole lifecycle, in seconds."""
 
     @classmethod
     def of(cls, lifecycles: Sequence[Lifecycle]) -> Overhead:
@@ -188,11 +170,13 @@ class Overhead:
         return cls(
             statistics.median(shares),
             statistics.quantiles(shares, n=10, method="inclusive")[-1],
-            statistics.median(lifecycle.wall - lifecycle.inside for lifecycle in lifecycles),
+            statistics.median(lifecycle.own for lifecycle in lifecycles),
+            statistics.median(lifecycle.wall for lifecycle in lifecycles),
         )
 
     def __str__(self) -> str:
         return (
-            f"driving overhead median {self.median:.1%}, p90 {self.ninth_decile:.1%}, "
-            f"{self.outside * 1000:.1f} ms outside the agent"
+            f"driving overhead median {self.median:.1%}, p90 {self.ninth_decile:.1%}; "
+            f"without the customer's and provider's REST calls {self.own:.1%}; "
+            f"lifecycle {self.wall * 1000:.0f} ms"
         )

@@ -1,17 +1,16 @@
 """What testyard itself takes of a lifecycle, from ordering on A to the order being done there.
 
-Overhead = (lifecycle - time inside the agent's own calls) / lifecycle. The rest is the customer's order, B's provider
-and the look at the order's state; through Robot Framework also the keywords and their log.
+Overhead = (lifecycle - time inside the agent's own calls) / lifecycle. The rest is the customer's order, B's
+provider and the look at the order's state; through Robot Framework also the keywords and their log.
 """
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from lifecycle_meter import AgentClock
+from lifecycle_meter import Lifecycle, LifecycleClock
 from pytest_benchmark.fixture import BenchmarkFixture
 from robot_runs import LISTENING, POLLING, LifecycleRun
-from support import Lifecycle, Overhead, Prepared, create, join, prepare_federation, terminate
+from support import Overhead, Prepared, create, join, prepare_federation, terminate
 from testyard.lab.supervisor import Supervisor
 from testyard.waldur.federation import Federation
 
@@ -31,14 +30,16 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
 
 
 @pytest.fixture
-def clock() -> Iterator[AgentClock]:
-    """Measures the time inside the agent."""
-    clock = AgentClock()
+def clock() -> Iterator[LifecycleClock]:
+    """Measures whose time it is."""
+    clock = LifecycleClock()
     with clock.watching():
         yield clock
 
 
-def test_one_lifecycle(benchmark: BenchmarkFixture, prepared: Prepared, clock: AgentClock, report: Report) -> None:
+def test_one_lifecycle(
+    benchmark: BenchmarkFixture, prepared: Prepared, clock: LifecycleClock, report: Report
+) -> None:
     """The first lifecycle of an agent, of several agents."""
     lifecycles: list[Lifecycle] = []
     orders: list[str] = []
@@ -63,7 +64,7 @@ def test_one_lifecycle(benchmark: BenchmarkFixture, prepared: Prepared, clock: A
 
 
 def test_many_lifecycles(
-    benchmark: BenchmarkFixture, prepared: Prepared, clock: AgentClock, report: Report
+    benchmark: BenchmarkFixture, prepared: Prepared, clock: LifecycleClock, report: Report
 ) -> None:
     """One agent, one lifecycle after another."""
     lifecycles: list[Lifecycle] = []

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 from lifecycle_meter import SAMPLED_AFTER
-from pytest_benchmark.fixture import BenchmarkFixture
 from robot_runs import LISTENING, POLLING, LifecycleRun
 
 MOST_GROWTH_MEGABYTES = 10
@@ -14,13 +13,12 @@ PROCESSES = ["robot", "Waldur A", "Waldur B"]
 
 @pytest.mark.parametrize("preparation", [POLLING, LISTENING])
 def test_memory_over_many_lifecycles(
-    benchmark: BenchmarkFixture,
     lifecycle_run: Callable[[str], LifecycleRun],
     preparation: str,
     report: Callable[[str], None],
 ) -> None:
     """The resident set of robot and of both doubles, from lifecycle 20 to 200."""
-    run = benchmark.pedantic(lifecycle_run, args=(preparation,), rounds=1)
+    run = lifecycle_run(preparation)
     assert tuple(run.memory) == SAMPLED_AFTER
     growths = {}
     for process in PROCESSES:
@@ -29,5 +27,4 @@ def test_memory_over_many_lifecycles(
         values = ", ".join(f"{megabytes:.1f}" for megabytes in curve)
         after = ", ".join(map(str, SAMPLED_AFTER))
         report(f"memory of {process}, {preparation}: {values} MB after {after}: {growths[process]:+.1f} MB")
-    benchmark.extra_info["growth"] = growths
     assert max(growths.values()) <= MOST_GROWTH_MEGABYTES, growths
