@@ -153,7 +153,9 @@ class Run:
         left = [f"process {process.pid} of the run" for process in self.marked()]
         left += [f"somebody listens on {host}:{port}" for host, port in self.addresses if _listens(host, port)]
         for room in (self.temporary, self.home, self.working):
-            left += [str(path.relative_to(self.directory)) for path in sorted(room.rglob("*"))]
+            # Not rglob: it fails when a directory goes while it looks.
+            for place, directories, files in os.walk(room):
+                left += [os.path.relpath(Path(place) / name, self.directory) for name in (*directories, *files)]
         return left
 
     def should_leave_nothing(self, deadline: Deadline) -> None:

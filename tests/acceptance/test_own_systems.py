@@ -91,26 +91,49 @@ class Seen:
     commands: frozenset[str]
 
 
+@dataclass(frozen=True)
+class CleanedUp:
+    """A finished clean-up, and how many resources of the run were there before it."""
+
+    command: Run
+    run: str
+    before: int
+
+
 @pytest.fixture(scope="module")
-def finished(own_lab: OwnLab) -> dict[str, Seen]:
-    """Three runs, each with its federation: of all suites, one that is killed, one with unknown components."""
-    runs = {
+def started(own_lab: OwnLab) -> dict[str, RobotRun]:
+    """Three runs, each with its federation: of all suites, one to be killed, one with unknown components."""
+    return {
         "whole": own_lab.robot("whole", FEDERATION, own_lab.environment("whole")),
         "killed": own_lab.robot("killed", POLLING, own_lab.environment("killed")),
         "unknown": own_lab.robot("unknown", FEDERATION, own_lab.environment("unknown", lacks_components)),
     }
-    commands: dict[str, set[str]] = {name: set() for name in runs}
-    killed = runs["killed"]
+
+
+@pytest.fixture(scope="module")
+def cleaning_up(started: dict[str, RobotRun], own_lab: OwnLab) -> CleanedUp:
+    """Kills a run whose order is under way, and starts the clean-up."""
+    killed = started["killed"]
     killed.wait_for("START KEYWORD: WaldurLibrary.Let The Agent Work [")
     send(killed, signal.SIGKILL)
+    killed.finish()
+    run = run_id(killed)
+    before = len(own_lab.resources(run)[0])
+    return CleanedUp(own_lab.cleanup("killed", run), run, before)
+
+
+@pytest.fixture(scope="module")
+def finished(started: dict[str, RobotRun], cleaning_up: CleanedUp) -> dict[str, Seen]:
+    """The runs at their end."""
+    commands: dict[str, set[str]] = {name: set() for name in started}
 
     def have_ended() -> bool:
-        for name, run in runs.items():
+        for name, run in started.items():
             commands[name].update(run.commands())
-        return all(run.process.poll() is not None for run in runs.values())
+        return all(run.process.poll() is not None for run in (*started.values(), cleaning_up.command))
 
     wait_until(have_ended, bool, Deadline(ENDS_WITHIN), "the runs to end")
-    return {name: Seen(run, frozenset(commands[name])) for name, run in runs.items()}
+    return {name: Seen(run, frozenset(commands[name])) for name, run in started.items()}
 
 
 @pytest.fixture(scope="module")
@@ -175,17 +198,17 @@ def test_no_token_of_the_configuration_is_shown(whole: Seen, own_lab: OwnLab) ->
     assert leaks_in(whole.run.written(), own_lab.federations["whole"].tokens) == []
 
 
-def test_cleanup_ends_what_a_killed_run_left(finished: dict[str, Seen], own_lab: OwnLab) -> None:
-    run = run_id(finished["killed"].run)
-    assert own_lab.resources(run)[0], "the killed run has ordered nothing"
+@pytest.mark.usefixtures("finished")
+def test_cleanup_ends_what_a_killed_run_left(cleaning_up: CleanedUp, own_lab: OwnLab) -> None:
+    command = cleaning_up.command
+    on_a, on_b = own_lab.resources(cleaning_up.run)
 
-    cleanup = own_lab.cleanup("killed", run).finish()
-
-    assert (cleanup.process.returncode, cleanup.stderr) == (0, "")
-    on_a, on_b = own_lab.resources(run)
+    assert cleaning_up.before == 1
+    assert (command.process.returncode, command.stderr) == (0, "")
+    assert len(on_a) == 1
     assert {resource.state for resource in (*on_a, *on_b)} == {ResourceState.TERMINATED}
-    assert cleanup.leftovers() == []
-    assert leaks_in({"stdout": cleanup.stdout}, own_lab.federations["killed"].tokens) == []
+    assert command.leftovers() == []
+    assert leaks_in({"stdout": command.stdout}, own_lab.federations["killed"].tokens) == []
 
 
 def test_components_that_the_offerings_lack_end_the_run_by_name(

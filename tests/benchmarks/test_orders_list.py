@@ -85,6 +85,8 @@ def test_requests_per_second(
         f"by processor time {statistics.median(costs):.2f} x"
     )
     assert statistics.median(ratios) >= LEAST_RATIO
+    # On a busy machine both servers wait for a processor, and their rates come closer than they are.
+    assert statistics.median(costs) >= LEAST_RATIO
 
 
 def _described(pairs: list[tuple[Rate, Rate]]) -> str:

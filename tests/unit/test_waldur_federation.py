@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from testyard.core.deadline import Deadline
+from testyard.core.json_client import UnexpectedAnswerError
 from testyard.waldur.api import Order, Waldur
 from testyard.waldur.approval import ApprovingProvider
 from testyard.waldur.federation import Federation
@@ -168,9 +169,23 @@ def test_the_end_closes_everybodys_connections(monkeypatch):
     ],
 )
 def test_the_provider_does_what_an_order_still_needs(state, actions):
-    posted: list[str] = []
+    done: list[str] = []
+
+    def post(path: str) -> None:
+        if path.endswith("/approve_by_provider") and state != "pending-provider":
+            raise UnexpectedAnswerError("Valid states for operation: pending-provider.", 409, "")
+        done.append(path)
+
     waldur = SimpleNamespace(
-        order=lambda uuid: Order(uuid=uuid, state=OrderState(state), type="Create"), post=posted.append
+        order=lambda uuid: Order(uuid=uuid, state=OrderState(state), type="Create"), post=post
     )
     ApprovingProvider(waldur).complete(ON_B)
-    assert posted == [f"marketplace-orders/{ON_B}/{action}" for action in actions]
+    assert done == [f"marketplace-orders/{ON_B}/{action}" for action in actions]
+
+
+def test_a_provider_who_may_not_approve_says_so():
+    def post(_path: str) -> None:
+        raise UnexpectedAnswerError("Waldur B answered 403", 403, "You do not have permission.")
+
+    with pytest.raises(UnexpectedAnswerError, match="403"):
+        ApprovingProvider(SimpleNamespace(post=post)).complete(ON_B)

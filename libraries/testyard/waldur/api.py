@@ -66,6 +66,8 @@ class Waldur:
     ) -> None:
         self.url = url.rstrip("/").removesuffix("/api")
         self.name = name
+        # What orders of an offering refer to: asked once, like a page that a customer has open.
+        self._order_forms: dict[str, dict[str, str]] = {}
         self._http = JsonClient(
             self.url, headers={"Authorization": f"Token {token}"}, secret=token, name=name, timeout=timeout
         )
@@ -127,13 +129,15 @@ class Waldur:
             limits: Amount per component.
             name: The resource's name.
         """
-        details = self.get(f"marketplace-public-offerings/{hexadecimal(offering)}")
+        uuid = hexadecimal(offering)
+        if uuid not in self._order_forms:
+            details = self.get(f"marketplace-public-offerings/{uuid}")
+            self._order_forms[uuid] = {"offering": details["url"], "plan": details["plans"][0]["url"]}
         order = self.post(
             "marketplace-orders",
             {
-                "offering": details["url"],
+                **self._order_forms[uuid],
                 "project": self.link("projects", project),
-                "plan": details["plans"][0]["url"],
                 "limits": dict(limits),
                 "attributes": {"name": name},
             },

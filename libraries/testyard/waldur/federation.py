@@ -70,7 +70,8 @@ class Federation:
         Returns:
             The order's last state.
         """
-        state = self.source.order(order).state
+        if cycles < 1:
+            return self.source.order(order).state
         for number in range(1, cycles + 1):
             calls = self.agent.run_cycle()
             current = self.source.order(order)
