@@ -6,11 +6,16 @@ A defect of the agent wraps the agent; a defect of Waldur starts the double thro
 
 from __future__ import annotations
 
+import operator
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
+from testyard.core.deadline import Deadline, wait_until
 from testyard.lab.sabotage.defect import Defect, defect, wrap
+
+CLOSED_WITHIN = timedelta(seconds=10)
 
 # Every scenario that creates a resource and looks at it on B.
 CREATES = (
@@ -280,8 +285,11 @@ def connection_closed_at_once() -> None:
     def subscribe(original: Any, self: Any, *arguments: Any) -> Any:
         subscriptions = original(self, *arguments)
         for subscription in subscriptions:
-            subscription.connection.remove_listener("waldur-listener")
-            subscription.connection.disconnect()
+            connection = subscription.connection
+            connection.remove_listener("waldur-listener")
+            connection.disconnect()
+            # The client says goodbye first; a scenario must not see the moment before.
+            wait_until(connection.is_connected, operator.not_, Deadline(CLOSED_WITHIN), "the connection to close")
         return subscriptions
 
     wrap(SiteAgent, "subscribe", subscribe)
