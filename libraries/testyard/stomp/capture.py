@@ -6,13 +6,15 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from testyard.core.deadline import Deadline, seconds
 from testyard.core.errors import NotMetError
 from testyard.core.identifiers import same_identifier
 from testyard.core.journal import Journal
+
+SOURCE, KIND = "stomp", "event"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Event:
 
 
 class EventCapture:
-    """Keeps every event of one connection.
+    """Keeps every event of one connection, on disk: memory does not grow with a long run.
 
     Args:
         channel: The connection's name.
@@ -63,7 +65,7 @@ class EventCapture:
     def __init__(self, channel: str, journal: Journal) -> None:
         self.channel = channel
         self._journal = journal
-        self._events: list[Event] = []
+        self._own = Journal()
         self._changed = threading.Condition()
 
     def add(self, body: str, headers: dict[str, str]) -> None:
@@ -74,17 +76,22 @@ class EventCapture:
             content = None
         if not isinstance(content, dict):
             content = {"text": body}
-        event = Event(self.channel, content, dict(headers), datetime.now(UTC))
-        self._journal.append("stomp", "event", event.object_type, channel=self.channel, body=content)
+        object_type = str(content.get("object_type", ""))
+        self._own.append(SOURCE, KIND, object_type, body=content, headers=dict(headers))
+        self._journal.append(SOURCE, KIND, object_type, channel=self.channel, body=content)
         with self._changed:
-            self._events.append(event)
             self._changed.notify_all()
 
     @property
     def events(self) -> list[Event]:
         """Everything captured so far, oldest first."""
-        with self._changed:
-            return list(self._events)
+        return self._since(0)
+
+    def _since(self, mark: int) -> list[Event]:
+        return [
+            Event(self.channel, entry.data["body"], entry.data["headers"], datetime.fromisoformat(entry.utc))
+            for entry in self._own.entries(since=mark)
+        ]
 
     def wait_for(self, accepts: Callable[[Event], bool], deadline: Deadline, what: str) -> Event:
         """Wait until an event is accepted; one that was captured before counts too.
@@ -92,15 +99,18 @@ class EventCapture:
         Raises:
             NotMetError: None in time; lists what did arrive.
         """
+        mark = 0
         with self._changed:
             while True:
-                for event in self._events:
+                upto = self._own.mark()
+                for event in self._since(mark):
                     if accepts(event):
                         return event
+                mark = upto
                 if deadline.expired:
                     break
                 # Short slices, so that Robot Framework's own timeouts can interrupt.
                 self._changed.wait(min(deadline.remaining.total_seconds(), 0.2))
-            arrived = "\n".join(map(str, self._events)) or "nothing"
+        arrived = "\n".join(map(str, self.events)) or "nothing"
         message = f"{what} did not arrive on {self.channel} within {seconds(deadline.within)}. Arrived:\n{arrived}"
         raise NotMetError(message)
