@@ -29,7 +29,7 @@ def test_two_processes_against_one(
         plain.append(run_suites("robot", results("robot"), str(SUITES)))
 
     def run_parallel() -> None:
-        options = ("--chunk", "--processes", "2", "--pabotlibport", "0")
+        options = ("--chunk", "--processes", "2", "--no-pabotlib")
         parallel.append(run_suites("pabot", results("pabot"), *options, str(SUITES)))
 
     def compare() -> None:
