@@ -10,7 +10,7 @@ Test Timeout      3 minutes
 
 Test Tags         federation    setup
 
-Name              Setup
+Name              Federation Setup
 
 
 *** Test Cases ***

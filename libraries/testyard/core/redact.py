@@ -19,6 +19,7 @@ SECRET_PLACEHOLDER = "<secret>"
 # Shorter texts would also mask innocent ones; no token of the systems under test is that short.
 SHORTEST = 8
 CUT = "..."
+NEVER = r"(?!)"  # a pattern that matches nowhere
 
 
 class SecretRegistry:
@@ -46,13 +47,19 @@ class SecretRegistry:
             refuse_placeholder(value)
         with self._lock:
             self._values.update(value for value in values if len(value) >= SHORTEST)
-            longest_first = sorted(self._values, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+            self._pattern = None
 
     def mask(self, text: str) -> str:
         """The text with every registered value replaced by ``***``."""
-        pattern = self._pattern
-        return pattern.sub(MASK, text) if pattern else text
+        pattern = self._pattern or self._compiled()
+        return pattern.sub(MASK, text)
+
+    def _compiled(self) -> re.Pattern[str]:
+        """The pattern of all values, made when it is first needed: values come in groups."""
+        with self._lock:
+            longest_first = sorted(self._values, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)) or NEVER)
+            return self._pattern
 
     def mask_message(self, text: str) -> str:
         """The text masked, also where a value was cut short: Robot Framework ends long texts with ``...``."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -33,6 +35,13 @@ class Call:
     status: int | None
     took: timedelta | None
 
+    def to_entry(self) -> dict[str, object]:
+        """What a journal entry tells of this call, besides the path as its subject."""
+        entry: dict[str, object] = {"side": self.side.value, "method": self.method, "status": self.status}
+        if self.took is not None:
+            entry["milliseconds"] = round(self.took.total_seconds() * 1000, 2)
+        return entry
+
     @classmethod
     def from_entry(cls, entry: Entry) -> Call:
         """The call that a journal entry tells of."""
@@ -56,17 +65,28 @@ class CallRecorder:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._collected: list[list[Call]] = []
+
+    @contextmanager
+    def collecting(self) -> Iterator[list[Call]]:
+        """Collect the calls made inside the ``with`` block: that spares reading them back from the journal."""
+        calls: list[Call] = []
+        self._collected.append(calls)
+        try:
+            yield calls
+        finally:
+            self._collected = [others for others in self._collected if others is not calls]
 
     def watch(self, client: httpx.Client, side: Side) -> None:
         """Record every call of a client from now on."""
 
         send = client.send
 
-        def tell(request: httpx.Request, status: int | None, **timing: float) -> None:
-            path = request.url.raw_path.decode()
-            self._journal.append(
-                "agent", KIND, path, side=side.value, method=request.method, status=status, **timing
-            )
+        def tell(request: httpx.Request, status: int | None, took: timedelta | None = None) -> None:
+            call = Call(side, request.method, request.url.raw_path.decode(), status, took)
+            self._journal.append("agent", KIND, call.path, **call.to_entry())
+            for calls in self._collected:
+                calls.append(call)
 
         def recorded(request: httpx.Request, **options: Any) -> httpx.Response:
             started = time.monotonic()
@@ -77,8 +97,7 @@ class CallRecorder:
                 raise
             for redirect in answer.history:
                 tell(redirect.request, redirect.status_code)
-            took = (time.monotonic() - started) * 1000
-            tell(answer.request, answer.status_code, milliseconds=round(took, 2))
+            tell(answer.request, answer.status_code, timedelta(seconds=time.monotonic() - started))
             return answer
 
         # httpx's event hooks tell nothing of a request that gets no answer.

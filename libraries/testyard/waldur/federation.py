@@ -81,7 +81,7 @@ class Federation:
                 break
             if approve and current.backend_id:
                 self.provider.complete(current.backend_id)
-            if number < cycles:
+            if delay and number < cycles:
                 Deadline(delay).pause(delay)
         return state
 

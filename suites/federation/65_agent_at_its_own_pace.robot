@@ -10,7 +10,7 @@ Test Timeout      5 minutes
 
 Test Tags         federation    slow    needs:faults
 
-Name              Own Pace
+Name              The Agent At Its Own Pace
 
 
 *** Test Cases ***
