@@ -244,6 +244,25 @@ class LabLibrary(MaskingListener):
         """
         return str(self._instance("A").directory)
 
+    @keyword(tags=["Setup"])
+    def run_shell_operation_on_the_lab(self, waldur: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        """Do on a Waldur of the lab what needs a Django shell on a real one (document 001).
+
+        Args:
+            waldur: `A` or `B`.
+            operation: `set_plugin_options`, `create_resource`, `create_or_restore_offering_users_for_user` or
+                `set_federated_identity_sync`.
+            arguments: What the operation works on.
+
+        Returns:
+            The operation's answer.
+
+        Example:
+            | Run Shell Operation On The Lab | B | create_resource | offering=${offering} | project=${project} |
+        """
+        answer: dict[str, Any] = self._instance(waldur).control.shell(operation, **arguments)
+        return answer
+
     # Faults.
 
     @keyword(tags=["Fault"])

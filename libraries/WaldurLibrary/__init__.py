@@ -12,14 +12,27 @@ from testyard import __version__
 from testyard.core.listening import MaskingListener
 from testyard.core.tables import html_table
 
+from WaldurLibrary.daemon import DaemonKeywords
 from WaldurLibrary.driving import DrivingKeywords
+from WaldurLibrary.membership import MembershipKeywords
 from WaldurLibrary.provisioning import ProvisioningKeywords
 from WaldurLibrary.session import Session
+from WaldurLibrary.usage import UsageKeywords
+from WaldurLibrary.usernames import UsernameKeywords
 from WaldurLibrary.verification import VerificationKeywords
 
 
 @library(scope="GLOBAL", version=__version__, listener="SELF", doc_format="MARKDOWN")
-class WaldurLibrary(ProvisioningKeywords, DrivingKeywords, VerificationKeywords, MaskingListener):
+class WaldurLibrary(
+    ProvisioningKeywords,
+    DrivingKeywords,
+    VerificationKeywords,
+    UsernameKeywords,
+    UsageKeywords,
+    MembershipKeywords,
+    DaemonKeywords,
+    MaskingListener,
+):
     """Prepare two Waldurs, let the real site agent federate orders from A to B, and check both sides.
 
     *A* is the source, where customers order; *B* is the target, where the resources are. The agent is the

@@ -16,7 +16,7 @@ from testyard.core.tables import html_table
 from testyard.stomp.channel import Channel
 from testyard.waldur.agent import Pace
 from testyard.waldur.api import limits_text
-from testyard.waldur.calls import CALL_COLUMNS, Call, split_call
+from testyard.waldur.calls import Call
 from testyard.waldur.configuration import write_configuration
 from testyard.waldur.federation import open_federation, open_own_federation
 from testyard.waldur.preflight import (
@@ -31,6 +31,7 @@ from testyard.waldur.preflight import (
 from testyard.waldur.states import OrderState, Side
 
 from WaldurLibrary.session import Session
+from WaldurLibrary.showing import say, show_calls
 
 
 class DrivingKeywords:
@@ -274,7 +275,7 @@ class DrivingKeywords:
         """
         order = self._session.federation.order(limits, f"{self._session.run} {name}")
         self._session.use_resource(order.marketplace_resource_uuid)
-        self._say(f"Ordered on A: {limits_text(limits)}, order {order.uuid}")
+        say(self._session, f"Ordered on A: {limits_text(limits)}, order {order.uuid}")
         return order.uuid
 
     @keyword(tags=["Action"])
@@ -293,7 +294,7 @@ class DrivingKeywords:
         """
         uuid = self._session.resource_on_a(resource).uuid
         order = self._session.federation.source.update_limits(uuid, limits)
-        self._say(f"Ordered other limits on A: {limits_text(limits)}, order {order}")
+        say(self._session, f"Ordered other limits on A: {limits_text(limits)}, order {order}")
         return order
 
     @keyword(tags=["Action"])
@@ -311,7 +312,7 @@ class DrivingKeywords:
         """
         uuid = self._session.resource_on_a(resource).uuid
         order = self._session.federation.source.terminate(uuid)
-        self._say(f"Ordered the termination on A: order {order}")
+        say(self._session, f"Ordered the termination on A: order {order}")
         return order
 
     # The agent's work.
@@ -326,7 +327,7 @@ class DrivingKeywords:
         mark = self._session.journal.mark()
         agent = self._session.federation.agent
         agent.start()
-        self._show_calls("The agent's start", agent.calls(mark))
+        show_calls(self._session, "The agent's start", agent.calls(mark))
 
     @keyword(tags=["Action"])
     def run_agent_cycle(self) -> list[Call]:
@@ -339,7 +340,7 @@ class DrivingKeywords:
             | Run Agent Cycle |
         """
         calls = self._session.federation.agent.run_cycle()
-        self._show_calls("One cycle of the agent", calls)
+        show_calls(self._session, "One cycle of the agent", calls)
         return calls
 
     @keyword(tags=["Action"])
@@ -370,7 +371,7 @@ class DrivingKeywords:
         state = self._session.federation.work_until_ended(
             order, cycles=cycles, delay=delay, approve=approve, after_cycle=self._after_cycle
         )
-        self._say(f"Order {order} is {state.value}")
+        say(self._session, f"Order {order} is {state.value}")
         return state
 
     @keyword(tags=["Action"])
@@ -420,17 +421,7 @@ class DrivingKeywords:
         return [channels[subscription.side] for subscription in subscriptions]
 
     def _after_cycle(self, number: int, calls: list[Call], state: OrderState) -> None:
-        self._show_calls(f"Cycle {number}: the order is {state.value}", calls)
-
-    def _show_calls(self, title: str, calls: list[Call]) -> None:
-        rows = [split_call(call) for call in calls]
-        text = f"{title}, {len(rows)} REST calls"
-        logger.info(html_table(text, CALL_COLUMNS, rows, folded=True), html=True)
-        self._session.tell_calls(text, calls)
-
-    def _say(self, text: str) -> None:
-        logger.info(text)
-        self._session.tell(text)
+        show_calls(self._session, f"Cycle {number}: the order is {state.value}", calls)
 
 
 def _revealed(content: Any) -> Any:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from robot.api import logger
 from robot.api.deco import keyword
 from robot.api.types import Secret
 from testyard.waldur.api import Waldur
 from testyard.waldur.provisioning import OFFERING_TYPE
+from testyard.waldur.shell import run_in_shell, shell_command
 from testyard.waldur.states import OfferingState, Role, Side
 
 from WaldurLibrary.session import Session
@@ -270,3 +274,80 @@ class ProvisioningKeywords:
             | ${username} = | Username In This Run | A | mia |
         """
         return self._session.provisioner(side).username(name)
+
+    @keyword(tags=["Setup"])
+    def push_identity(self, side: Side, username: str, source: str) -> str:
+        """Create or update a user over the identity bridge, as an identity source (ISD) does.
+
+        Args:
+            side: `A` or `B`.
+            username: The username; prefixed with the run's id, the same on both sides.
+            source: The identity source, such as `isd:example`; its managers then see the user.
+
+        Returns:
+            The user's UUID.
+
+        Example:
+            | ${subject} = | Push Identity | B | subject | isd:example |
+        """
+        return self._session.provisioner(side).push_identity(username, source)
+
+    @keyword(tags=["Setup"])
+    def delete_everything_prepared(self, side: Side) -> int:
+        """Delete what this run prepared on a Waldur, the newest first, and all that hangs off it.
+
+        Args:
+            side: `A` or `B`.
+
+        Returns:
+            How many objects were deleted.
+
+        Example:
+            | Delete Everything Prepared | B |
+        """
+        return self._session.provisioner(side).delete_all()
+
+    @keyword(tags=["Assertion"])
+    def nothing_prepared_should_be_left(self, side: Side) -> None:
+        """Check that nothing of what this run prepared on a Waldur exists any more.
+
+        Args:
+            side: `A` or `B`.
+
+        Raises:
+            NotMetError: Something does; names it.
+
+        Example:
+            | Nothing Prepared Should Be Left | B |
+        """
+        left = self._session.provisioner(side).left()
+        if left:
+            message = f"On {side.value} nothing of this run should be left, but there is: {', '.join(left)}."
+            raise NotMetError(message)
+
+    @keyword(tags=["Setup"])
+    def run_shell_operation(
+        self, side: Side, operation: str, shell: dict[str, Any], **arguments: Any
+    ) -> dict[str, Any]:
+        """Do in the Django shell of your own Waldur what no REST call can do (document 001).
+
+        Args:
+            side: `A` or `B`.
+            operation: `set_plugin_options`, `create_resource`, `create_or_restore_offering_users_for_user` or
+                `set_federated_identity_sync`.
+            shell: How to reach the shell: `command`, and where needed `host` (over SSH) and `directory`.
+            arguments: What the operation works on.
+
+        Returns:
+            The operation's answer.
+
+        Raises:
+            ConfigurationError: The shell's description has a wrong key; ends the run.
+            UserError: The shell did not start, failed, or gave no answer.
+
+        Example:
+            | Run Shell Operation | B | create_resource | ${SHELLS}[B] | offering=${offering} | project=${project} |
+        """
+        command = shell_command(side, shell)
+        logger.info(f"In the shell of Waldur {side.value}: {operation} {arguments}")
+        return run_in_shell(command, operation, arguments)

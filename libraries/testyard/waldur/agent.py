@@ -25,8 +25,8 @@ from testyard.core.deadline import Deadline, seconds
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.journal import Journal
 from testyard.core.json_client import trusted_certificates
+from testyard.waldur.agent_modules import agent_modules
 from testyard.waldur.calls import Call, CallRecorder
-from testyard.waldur.models_on_demand import load_models_on_demand
 from testyard.waldur.states import Side
 
 DISTRIBUTION = "waldur-site-agent"
@@ -91,7 +91,7 @@ class SiteAgent:
     """
 
     def __init__(self, configuration: Path, journal: Journal, pace: Pace = Pace()) -> None:
-        self._modules = _import_agent()
+        self.modules = agent_modules()
         self._journal = journal
         self._calls = CallRecorder(journal)
         self._started = journal.mark()
@@ -100,7 +100,7 @@ class SiteAgent:
         self.pace = pace
         with _logging_kept():
             try:
-                self._configuration = self._modules.utils.load_configuration(
+                self._configuration = self.modules.utils.load_configuration(
                     str(configuration), user_agent_suffix=USER_AGENT_SUFFIX
                 )
             except ValueError as problem:
@@ -109,8 +109,8 @@ class SiteAgent:
         self._log.install()
         self._forget_clients = self._watch_clients()
         self.offering = self._configuration.waldur_offerings[0]
-        self.backend, _ = self._modules.utils.get_backend_for_offering(self.offering, "order_processing_backend")
-        self.client = self._modules.utils.get_client_for_offering(
+        self.backend, _ = self.modules.utils.get_backend_for_offering(self.offering, "order_processing_backend")
+        self.client = self.modules.utils.get_client_for_offering(
             self.offering, self._configuration.waldur_user_agent
         )
         self.processor: Any = None
@@ -123,7 +123,7 @@ class SiteAgent:
     def start(self) -> None:
         """Initialise the order processor: the agent finds its user, offering and service provider (FED-1)."""
         with self._at_pace():
-            self.processor = self._modules.processors.OfferingOrderProcessor(
+            self.processor = self.modules.processors.OfferingOrderProcessor(
                 self.offering,
                 self.client,
                 timezone=self._configuration.timezone,
@@ -138,9 +138,15 @@ class SiteAgent:
         """
         if self.processor is None:
             self.start()
-        with self._at_pace(), self._calls.collecting() as calls:
+        with self.working() as calls:
             self.processor.process_offering()
         return calls
+
+    @contextmanager
+    def working(self) -> Iterator[list[Call]]:
+        """What the agent does inside the ``with`` block is at the chosen pace; gives the REST calls it makes."""
+        with self._at_pace(), self._calls.collecting() as calls:
+            yield calls
 
     def calls(self, since: int = 0) -> list[Call]:
         """The REST calls this agent made, after a mark of the journal."""
@@ -171,7 +177,7 @@ class SiteAgent:
 
         def connect() -> None:
             consumers.extend(
-                self._modules.event_utils.setup_stomp_offering_subscriptions(
+                self.modules.event_utils.setup_stomp_offering_subscriptions(
                     self.offering, self._configuration.waldur_user_agent
                 )
             )
@@ -186,7 +192,7 @@ class SiteAgent:
             raise NotMetError(message)
         for connection, queue, offering in consumers:
             side = Side.B if offering.name.startswith(TARGET_PREFIX) else Side.A
-            listener = connection.get_listener(self._modules.subscriptions.WALDUR_LISTENER_NAME)
+            listener = connection.get_listener(self.modules.subscriptions.WALDUR_LISTENER_NAME)
             original = listener.on_message_callback
             listener.on_message_callback = on_source_event if side is Side.A else on_target_event(original)
             self._subscriptions.append(
@@ -210,8 +216,8 @@ class SiteAgent:
         while self._subscriptions:
             connection = self._subscriptions.pop().connection
             # Without its listener the agent does not reconnect.
-            connection.remove_listener(self._modules.subscriptions.WALDUR_LISTENER_NAME)
-            with suppress(self._modules.stomp_problem, OSError):  # it may be just breaking
+            connection.remove_listener(self.modules.subscriptions.WALDUR_LISTENER_NAME)
+            with suppress(self.modules.stomp_problem, OSError):  # it may be just breaking
                 connection.disconnect()
         for client in (self.client, self.backend.client._api_client):
             client.get_httpx_client().close()
@@ -220,7 +226,7 @@ class SiteAgent:
 
     def _watch_clients(self) -> Callable[[], None]:
         """Record the calls of every client the agent makes from now on; returns what ends that."""
-        client_class = self._modules.client_class
+        client_class = self.modules.client_class
         original = client_class.get_httpx_client
 
         def get_httpx_client(client: Any) -> Any:
@@ -242,7 +248,7 @@ class SiteAgent:
 
     @contextmanager
     def _at_pace(self) -> Iterator[None]:
-        processors, subscriptions = self._modules.processors, self._modules.subscriptions
+        processors, subscriptions = self.modules.processors, self.modules.subscriptions
         kept = processors.sleep, processors.touch_heartbeat, subscriptions.stomp
         processors.touch_heartbeat = lambda: None
         retry_delay, heart_beat = self.pace.retry_delay, self.pace.heart_beat
@@ -331,22 +337,3 @@ def _logging_kept() -> Iterator[None]:
             if handler not in root.handlers:
                 root.addHandler(handler)
         root.setLevel(level)
-
-
-def _import_agent() -> SimpleNamespace:
-    """The agent's modules, imported when first needed: that takes about a second."""
-    load_models_on_demand()
-    import waldur_site_agent.event_processing.event_subscription_manager as subscriptions
-    import waldur_site_agent.event_processing.utils as event_utils
-    from stomp.exception import StompException
-    from waldur_api_client.client import AuthenticatedClient
-    from waldur_site_agent.common import processors, utils
-
-    return SimpleNamespace(
-        processors=processors,
-        utils=utils,
-        subscriptions=subscriptions,
-        event_utils=event_utils,
-        stomp_problem=StompException,
-        client_class=AuthenticatedClient,
-    )

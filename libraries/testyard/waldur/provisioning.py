@@ -8,9 +8,20 @@ from typing import Any
 from testyard.core.identifiers import hexadecimal
 from testyard.core.redact import secrets_in_use
 from testyard.waldur.api import Waldur
+from testyard.waldur.offering_users import create_offering_user, offering_user_of, set_username
 from testyard.waldur.states import OfferingState, Role
 
 OFFERING_TYPE = "Marketplace.Slurm"
+
+# In these collections names start with the run's id; what hangs off their objects goes with them.
+DELETED_COLLECTIONS = (
+    "customers",
+    "marketplace-categories",
+    "marketplace-provider-offerings",
+    "marketplace-service-providers",
+    "projects",
+    "users",
+)
 
 ROLE_COLLECTIONS = {
     "CUSTOMER": "customers",
@@ -32,6 +43,7 @@ class Provisioner:
     def __init__(self, waldur: Waldur, run: str) -> None:
         self.waldur = waldur
         self._run = run
+        self._prepared: list[tuple[str, str]] = []
 
     def _named(self, name: str) -> str:
         return f"{self._run} {name}"
@@ -150,18 +162,17 @@ class Provisioner:
 
     def name_offering_user(self, offering: str, user: str, username: str) -> None:
         """Give a user the name they have on an offering's system; creates the offering user when missing."""
-        query = {"offering_uuid": hexadecimal(offering), "user_uuid": hexadecimal(user)}
-        for known in self.waldur.all("marketplace-offering-users", **query):
-            self.waldur.patch(f"marketplace-offering-users/{known['uuid']}", {"username": username})
-            return
-        self.waldur.post(
-            "marketplace-offering-users",
-            {
-                "offering": self.waldur.link("marketplace-provider-offerings", offering),
-                "user": self.waldur.link("users", user),
-                "username": username,
-            },
-        )
+        known = offering_user_of(self.waldur, offering, user)
+        if known is None:
+            create_offering_user(self.waldur, offering, user, username)
+        else:
+            set_username(self.waldur, known.uuid, username)
+
+    def push_identity(self, username: str, source: str) -> str:
+        """Create or update a user over the identity bridge, as an identity source (ISD) does; returns its UUID."""
+        name = self.username(username)
+        pushed = self.waldur.post("identity-bridge", {"username": name, "source": source})
+        return self._remember("users", str(pushed["uuid"]))
 
     def add_identity_source(self, user: str, source: str) -> None:
         """Say that a user's identity comes from a source (ISD); its managers then see the user."""
@@ -174,6 +185,18 @@ class Provisioner:
             {"is_identity_manager": True, "managed_isds": list(managed_isds)},
         )
 
+    def delete_all(self) -> int:
+        """Delete whatever was prepared, the newest first; returns how many objects."""
+        prepared = [(collection, uuid) for collection, uuid in self._prepared if collection in DELETED_COLLECTIONS]
+        for collection, uuid in reversed(prepared):
+            self.waldur.delete(f"{collection}/{uuid}")
+        return len(prepared)
+
+    def left(self) -> list[str]:
+        """The objects that were prepared and still exist, as ``collection/uuid``."""
+        paths = [f"{collection}/{uuid}" for collection, uuid in self._prepared]
+        return [path for path in paths if self.waldur.find(path) is not None]
+
     def _role_uuid(self, role: Role) -> str:
         # Waldur's name filter matches nothing or everything on some versions, so the name is compared here.
         for candidate in self.waldur.all("roles", name=role.value):
@@ -183,4 +206,9 @@ class Provisioner:
         raise LookupError(message)
 
     def _created(self, collection: str, body: dict[str, Any]) -> str:
-        return str(self.waldur.post(collection, body)["uuid"])
+        return self._remember(collection, str(self.waldur.post(collection, body)["uuid"]))
+
+    def _remember(self, collection: str, uuid: str) -> str:
+        if (collection, uuid) not in self._prepared:
+            self._prepared.append((collection, uuid))
+        return uuid

@@ -1,0 +1,211 @@
+"""Keywords about offering users, their usernames, and how the agent carries these from B to A (document 001)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from robot.api import logger
+from robot.api.deco import keyword
+from robot.api.types import Secret
+from testyard.core.deadline import Deadline, wait_until
+from testyard.core.errors import NotMetError
+from testyard.core.tables import html_table
+from testyard.waldur import duties
+from testyard.waldur.api import Waldur
+from testyard.waldur.offering_users import (
+    OfferingUserState,
+    create_offering_user,
+    delete_offering_user,
+    offering_user,
+    offering_user_of,
+    offering_users,
+    set_username,
+)
+from testyard.waldur.states import Side
+
+from WaldurLibrary.session import Session
+from WaldurLibrary.showing import say, show_calls
+
+
+class UsernameKeywords:
+    """Offering users and their usernames."""
+
+    _session: Session
+
+    @keyword(tags=["Setup"])
+    def create_offering_user(self, side: Side, offering: str, user: str) -> str:
+        """Create the account of a user at an offering by hand, without a username.
+
+        Args:
+            side: `A` or `B`.
+            offering: UUID of the offering.
+            user: UUID of the user.
+
+        Returns:
+            The offering user's UUID.
+
+        Example:
+            | ${account} = | Create Offering User | B | ${offering} | ${user} |
+        """
+        return create_offering_user(self._staff(side), offering, user)
+
+    @keyword(tags=["Getter", "Wait"])
+    def offering_user_of(
+        self, side: Side, offering: str, user: str, *, within: timedelta = timedelta(seconds=30)
+    ) -> str:
+        """Wait until a user has an account at an offering; Waldur creates it after a role was granted.
+
+        Args:
+            side: `A` or `B`.
+            offering: UUID of the offering.
+            user: UUID of the user.
+            within: Give up after this time.
+
+        Returns:
+            The offering user's UUID.
+
+        Raises:
+            NotMetError: There is none in time.
+
+        Example:
+            | ${account} = | Offering User Of | B | ${offering} | ${user} |
+        """
+        waldur = self._staff(side)
+        what = f"user {user} to have an account at offering {offering} on {side.value}"
+        found = wait_until(
+            lambda: offering_user_of(waldur, offering, user),
+            lambda account: account is not None,
+            Deadline(within),
+            what,
+        )
+        assert found is not None
+        return found.uuid
+
+    @keyword(tags=["Action"])
+    def set_username(self, side: Side, account: str, username: str) -> None:
+        """Say how an offering user is called on the offering's system.
+
+        Args:
+            side: `A` or `B`.
+            account: UUID of the offering user.
+            username: The username there.
+
+        Example:
+            | Set Username | B | ${account} | jdoe42 |
+        """
+        set_username(self._staff(side), account, username)
+
+    @keyword(tags=["Action"])
+    def delete_offering_user(self, side: Side, account: str) -> None:
+        """Delete the account of a user at an offering.
+
+        Args:
+            side: `A` or `B`.
+            account: UUID of the offering user.
+
+        Example:
+            | Delete Offering User | B | ${account} |
+        """
+        delete_offering_user(self._staff(side), account)
+
+    @keyword(tags=["Assertion"])
+    def offering_user_should_be(
+        self, side: Side, account: str, state: OfferingUserState, *, username: str | None = None
+    ) -> None:
+        """Check the state, and if asked the username, of an offering user.
+
+        Args:
+            side: `A` or `B`.
+            account: UUID of the offering user.
+            state: The expected state.
+            username: The expected username; not compared when not given.
+
+        Raises:
+            NotMetError: It is in another state, or named otherwise.
+
+        Example:
+            | Offering User Should Be | A | ${account} | OK | username=jdoe42 |
+        """
+        found = offering_user(self._staff(side), account)
+        if found.state is not state or (username is not None and (found.username or "") != username):
+            expected = state.value if username is None else f"{state.value} and called {username or '(nothing)'}"
+            message = f"The offering user on {side.value} should be {expected}, but is {found}."
+            raise NotMetError(message)
+
+    @keyword(tags=["Assertion"])
+    def token_should_show_offering_users(
+        self, side: Side, token: Secret, offering: str, *users: str
+    ) -> None:
+        """Check which accounts of an offering the owner of a token sees: these users' and no others.
+
+        Args:
+            side: `A` or `B`.
+            token: Who looks.
+            offering: UUID of the offering.
+            users: UUIDs of the users whose accounts they should see; none when left out.
+
+        Raises:
+            NotMetError: They see others, or not all of these; draws both.
+
+        Example:
+            | Token Should Show Offering Users | B | ${manager_token} | ${offering} | ${user} |
+        """
+        with Waldur(self._staff(side).url, token.value, name=f"Waldur {side.value}") as waldur:
+            seen = list(offering_users(waldur, offering))
+        rows = [(account.user_username, account.username, account.state.value) for account in seen]
+        title = f"Offering users seen on {side.value}: {len(rows)}"
+        logger.info(html_table(title, ("user", "username", "state"), rows), html=True)
+        if sorted(account.user_uuid for account in seen) != sorted(users):
+            shown = ", ".join(map(str, seen)) or "none"
+            message = f"On {side.value} the token should show {len(users)} offering users of that offering: {shown}."
+            raise NotMetError(message)
+
+    @keyword(tags=["Action"])
+    def sync_usernames(self) -> bool:
+        """Let the agent take over the usernames that B has given (document 001, suite 1, test 4).
+
+        Returns:
+            Whether the agent says that it changed any; it also says no when something failed.
+
+        Example:
+            | ${changed} = | Sync Usernames |
+        """
+        done = duties.sync_usernames(self._session.federation.agent)
+        show_calls(self._session, "The agent syncs usernames", done.calls)
+        say(self._session, f"The agent says that it changed {'some' if done.answer else 'no'} usernames.")
+        return bool(done.answer)
+
+    @keyword(tags=["Action"])
+    def reconcile_usernames(self) -> None:
+        """Let the agent do what it does every hour for usernames (document 001, suite 3, test 4).
+
+        Example:
+            | Reconcile Usernames |
+        """
+        done = duties.reconcile_usernames(self._session.federation.agent)
+        show_calls(self._session, "The agent reconciles usernames", done.calls)
+
+    @keyword(tags=["Assertion"])
+    def agent_should_have_made_only(self, *calls: str) -> None:
+        """Check that the agent made exactly these REST calls in this test, in this order.
+
+        Args:
+            calls: Each as `side method collection`, such as `A PATCH marketplace-offering-users`; none when
+                the agent should have kept quiet.
+
+        Raises:
+            NotMetError: It made others, or in another order; quotes them.
+
+        Example:
+            | Agent Should Have Made Only | B GET marketplace-offering-users | A GET marketplace-offering-users |
+        """
+        made = [
+            f"{call.side.value} {call.method} {call.path.removeprefix('/api/').partition('/')[0]}"
+            for call in self._session.calls_of_test()
+        ]
+        if made != list(calls):
+            message = f"The agent should have called {list(calls) or 'nothing'}, but called {made or 'nothing'}."
+            raise NotMetError(message)
+
+    def _staff(self, side: Side) -> Waldur:
+        return self._session.provisioner(side).waldur
