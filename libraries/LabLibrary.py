@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from datetime import timedelta
 from enum import Enum
+from pathlib import Path
 from typing import Any, Literal
 
 from robot.api import logger
@@ -16,7 +18,7 @@ from testyard.core.errors import NotMetError, UserError
 from testyard.core.listening import MaskingListener
 from testyard.core.tables import html_table
 from testyard.lab.environment import Environment, chosen_environment, missing_lab, missing_need
-from testyard.lab.supervisor import Supervisor, WaldurInstance
+from testyard.lab.supervisor import Supervisor, WaldurInstance, private_path, remove_stale_directories
 
 REQUEST_COLUMNS = ("method", "path", "status", "caller", "ms")
 NEEDS_PREFIX = "needs:"
@@ -64,6 +66,7 @@ class LabLibrary(MaskingListener):
         self._environment = chosen_environment(lab)
         self._slow = slow
         self._supervisor: Supervisor | None = None
+        self._directory: Path | None = None
         self._passed: set[str] = set()
         self._not_passed: dict[str, str] = {}
         self._injected: list[tuple[str, Fault]] = []
@@ -237,12 +240,20 @@ class LabLibrary(MaskingListener):
 
     @keyword(tags=["Getter"])
     def lab_directory(self) -> str:
-        """A directory for files that must not outlive the lab, such as configurations with tokens.
+        """A directory for files that must not outlive the run, such as configurations with tokens.
+
+        It is removed with the lab; also on your own systems, where `Stop The Lab` does nothing else.
 
         Example:
             | ${directory} = | Lab Directory |
         """
-        return str(self._instance("A").directory)
+        if self._environment is not Environment.OWN:
+            return str(self._instance("A").directory)
+        if self._directory is None:
+            remove_stale_directories()
+            self._directory = private_path()
+            self._directory.mkdir(mode=0o700)
+        return str(self._directory)
 
     @keyword(tags=["Setup"])
     def run_shell_operation_on_the_lab(self, waldur: str, operation: str, **arguments: Any) -> dict[str, Any]:
@@ -412,6 +423,32 @@ class LabLibrary(MaskingListener):
         logger.info(html_table(title, ("type", "body", "to"), rows, folded=True), html=True)
         return events
 
+    @keyword(tags=["Assertion", "Evidence"])
+    def event_should_have_reached_nobody(self, waldur: str, subject: str, action: str) -> None:
+        """Check that a Waldur of the lab published an event that no queue was due to receive.
+
+        Args:
+            waldur: `A` or `B`.
+            subject: UUID of what the event is about.
+            action: What happened, such as `create`.
+
+        Raises:
+            NotMetError: It was not published, or a queue received it; names the queues.
+
+        Example:
+            | Event Should Have Reached Nobody | B | ${account} | create |
+        """
+        about = [
+            event
+            for event in self.events_published_by_waldur(waldur)
+            if event["body"].get("action") == action and subject in event["body"].values()
+        ]
+        queues = [queue for event in about for queue in event["queues"]]
+        if not about or queues:
+            found = f"reached {', '.join(queues)}" if about else "was not published"
+            message = f"The event {action} about {subject} should have reached nobody, but {found}."
+            raise NotMetError(message)
+
     def _instances(self) -> list[WaldurInstance]:
         return list(self._supervisor.instances.values()) if self._supervisor else []
 
@@ -438,6 +475,9 @@ class LabLibrary(MaskingListener):
         if self._supervisor is not None:
             self._supervisor.stop()
             self._supervisor = None
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
 
 
 def why_not_passed(scenario: str, result: Any) -> str:

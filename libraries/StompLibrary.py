@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any
 
 from robot.api import logger
@@ -18,6 +20,7 @@ from testyard.core.settings import Scope, ScopedSetting
 from testyard.core.tables import html_table
 from testyard.stomp.capture import Event, EventCapture
 from testyard.stomp.channel import Channel, open_channel
+from testyard.stomp.routing import Route, RoutingTable
 from testyard.waldur.states import OrderState
 
 EVENT_COLUMNS = ("arrived (UTC)", "channel", "type", "body")
@@ -387,6 +390,43 @@ class StompLibrary(MaskingListener):
         rows = [(body.get("object_type", ""), body) for body in lost]
         logger.info(html_table(f"Lost events of {channel.name}: {len(rows)}", ("type", "body"), rows), html=True)
         return lost
+
+    @keyword(tags=["Assertion", "Wait"])
+    def events_should_have_been_routed(self, subject: str, *routes: str, within: timedelta | None = None) -> None:
+        """Draw who received which event about a subject, and check every cell (document 001, suite 2).
+
+        Waits until everything has arrived that must. That something did *not* arrive is certain only when a later
+        event did: end the list with one that reaches every channel.
+
+        Args:
+            subject: UUID of what the events are about, hex or dashed.
+            routes: The messages in the order they were published, each with the channels that must receive it
+                exactly once: `action: channel, channel`, `action username: channel`, or `action: nobody`.
+            within: Give up after this time; `Set Event Timeout` says the default.
+
+        Raises:
+            NotMetError: A cell differs, a message came that is not listed, or the order differs.
+
+        Example:
+            | Events Should Have Been Routed | ${account} | create: manager, identity manager |
+            | ... | update no-isd: manager | username_set no-isd: manager |
+        """
+        expected = [Route.parse(route, self._channels) for route in routes]
+
+        def table() -> RoutingTable:
+            captured = {name: channel.capture.events for name, channel in self._channels.items()}
+            about = {name: [it for it in events if it.is_about(subject)] for name, events in captured.items()}
+            return RoutingTable(expected, about)
+
+        with suppress(NotMetError):
+            wait_until(table, attrgetter("is_complete"), self._deadline(within), "every event to arrive")
+        seen = table()
+        logger.info(
+            html_table(f"Who received which of {len(expected)} messages", seen.header, seen.rows), html=True
+        )
+        if seen.mistakes:
+            message = f"The events about {subject} went another way: {'; '.join(seen.mistakes)}."
+            raise NotMetError(message)
 
     @keyword(tags=["Getter", "Evidence"])
     def captured_events(self, channel: str) -> list[dict[str, Any]]:

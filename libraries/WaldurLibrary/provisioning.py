@@ -7,6 +7,7 @@ from typing import Any
 from robot.api import logger
 from robot.api.deco import keyword
 from robot.api.types import Secret
+from testyard.core.errors import NotMetError
 from testyard.waldur.api import Waldur
 from testyard.waldur.provisioning import OFFERING_TYPE
 from testyard.waldur.shell import run_in_shell, shell_command
@@ -292,6 +293,20 @@ class ProvisioningKeywords:
         """
         return self._session.provisioner(side).push_identity(username, source)
 
+    @keyword(tags=["Action"])
+    def change_profile(self, side: Side, user: str, **attributes: str) -> None:
+        """Change attributes of a user's profile, as staff.
+
+        Args:
+            side: `A` or `B`.
+            user: UUID of the user.
+            attributes: What to change, such as `email`.
+
+        Example:
+            | Change Profile | B | ${subject} | email=new@example.org |
+        """
+        self._session.provisioner(side).change_user(user, **attributes)
+
     @keyword(tags=["Setup"])
     def delete_everything_prepared(self, side: Side) -> int:
         """Delete what this run prepared on a Waldur, the newest first, and all that hangs off it.
@@ -346,7 +361,7 @@ class ProvisioningKeywords:
             UserError: The shell did not start, failed, or gave no answer.
 
         Example:
-            | Run Shell Operation | B | create_resource | ${SHELLS}[B] | offering=${offering} | project=${project} |
+            | Run Shell Operation | B | set_federated_identity_sync | ${SHELLS}[B] | enabled=${True} |
         """
         command = shell_command(side, shell)
         logger.info(f"In the shell of Waldur {side.value}: {operation} {arguments}")

@@ -8,8 +8,9 @@ from robot.api import logger
 from robot.api.deco import keyword
 from robot.api.types import Secret
 from testyard.core.deadline import Deadline, wait_until
-from testyard.core.errors import NotMetError
+from testyard.core.errors import NotMetError, UserError
 from testyard.core.tables import html_table
+from testyard.stomp.channel import Channel
 from testyard.waldur import duties
 from testyard.waldur.api import Waldur
 from testyard.waldur.offering_users import (
@@ -21,10 +22,14 @@ from testyard.waldur.offering_users import (
     offering_users,
     set_username,
 )
+from testyard.waldur.preflight import probe_stomp
 from testyard.waldur.states import Side
+from testyard.waldur.subscriber import Subscriber, subscribe
 
 from WaldurLibrary.session import Session
 from WaldurLibrary.showing import say, show_calls
+
+OFFERING_USER = "offering_user"
 
 
 class UsernameKeywords:
@@ -133,9 +138,7 @@ class UsernameKeywords:
             raise NotMetError(message)
 
     @keyword(tags=["Assertion"])
-    def token_should_show_offering_users(
-        self, side: Side, token: Secret, offering: str, *users: str
-    ) -> None:
+    def token_should_show_offering_users(self, side: Side, token: Secret, offering: str, *users: str) -> None:
         """Check which accounts of an offering the owner of a token sees: these users' and no others.
 
         Args:
@@ -157,7 +160,9 @@ class UsernameKeywords:
         logger.info(html_table(title, ("user", "username", "state"), rows), html=True)
         if sorted(account.user_uuid for account in seen) != sorted(users):
             shown = ", ".join(map(str, seen)) or "none"
-            message = f"On {side.value} the token should show {len(users)} offering users of that offering: {shown}."
+            message = (
+                f"On {side.value} the token should show {len(users)} offering users of that offering: {shown}."
+            )
             raise NotMetError(message)
 
     @keyword(tags=["Action"])
@@ -184,6 +189,39 @@ class UsernameKeywords:
         """
         done = duties.reconcile_usernames(self._session.federation.agent)
         show_calls(self._session, "The agent reconciles usernames", done.calls)
+
+    @keyword(tags=["Setup"])
+    def listen_to_offering_users(
+        self, side: Side, channel: Channel, *, token: Secret, offering: str, name: str
+    ) -> None:
+        """Register a queue for the offering users of an offering and capture its events (document 001, suite 2).
+
+        Args:
+            side: `A` or `B`.
+            channel: Captures the events.
+            token: Who listens: what their roles do not allow does not arrive.
+            offering: UUID of the offering.
+            name: How the listener is called on Waldur; unique for the offering.
+
+        Raises:
+            UserError: Waldur offers no STOMP there.
+            NotMetError: The connection was not made.
+
+        Example:
+            | ${manager} = | New Channel | manager |
+            | Listen To Offering Users | B | ${manager} | token=${token} | offering=${offering} | name=inttest-ua |
+        """
+        federation = self._session.federation
+        endpoint = probe_stomp(federation.configuration, side)
+        if not endpoint.available:
+            message = f"Waldur {side.value} offers no STOMP over WebSocket at {endpoint.url}: {endpoint}."
+            raise UserError(message)
+        subscriber = Subscriber(side, self._staff(side).url, token.value, offering, name)
+        subscription = subscribe(federation.agent, subscriber, [OFFERING_USER], channel.handler())
+        channel.connection = subscription.connection
+        channel.queue = subscription.queue
+        channel.object_types = subscription.object_types
+        logger.info(f"{channel.name}: queue {subscription.queue} on vhost {subscription.vhost}")
 
     @keyword(tags=["Assertion"])
     def agent_should_have_made_only(self, *calls: str) -> None:

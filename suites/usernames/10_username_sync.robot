@@ -8,7 +8,7 @@ Suite Setup       Two Offerings With A User In Common
 Suite Teardown    The Federation Is Taken Down
 Test Timeout      3 minutes
 
-Test Tags         usernames    sync    needs:provisioning
+Test Tags         usernames    sync    needs:staff
 
 Name              Username Sync
 

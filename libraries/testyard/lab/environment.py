@@ -9,6 +9,8 @@ from importlib.util import find_spec
 # The document's own gate: without it no test touches a real Waldur (document 000, Environment).
 GATE_VARIABLE = "WALDUR_E2E_TESTS"
 
+STAFF = "staff"
+
 
 class Environment(Enum):
     """The two places suites can run."""
@@ -22,6 +24,9 @@ MISSING_ON_OWN_SYSTEMS = {
     "faults": "it breaks a Waldur on purpose, which only the embedded lab allows",
     "provisioning": "it creates organisations, offerings and users, which only the embedded lab allows",
 }
+
+# What a tag `needs:staff` asks for on the user's own systems.
+STAFF_VARIABLES = ("WALDUR_URL_A", "WALDUR_STAFF_TOKEN_A", "WALDUR_URL_B", "WALDUR_STAFF_TOKEN_B")
 
 # What the extra `lab` brings; without it the keyword libraries work, but the embedded lab cannot start.
 LAB_MODULES = ("httptools", "starlette", "uvicorn", "websockets")
@@ -40,11 +45,14 @@ def chosen_environment(lab: str) -> Environment:
 
 def missing_need(environment: Environment, need: str) -> str:
     """Why a need is not met, or an empty text when it is."""
-    if need not in MISSING_ON_OWN_SYSTEMS:
-        known = ", ".join(MISSING_ON_OWN_SYSTEMS)
+    if need not in {*MISSING_ON_OWN_SYSTEMS, STAFF}:
+        known = ", ".join((*MISSING_ON_OWN_SYSTEMS, STAFF))
         return f"The tag 'needs:{need}' is not known, expected one of {known}."
     if environment is Environment.EMBEDDED:
         return ""
+    if need == STAFF:
+        missing = [name for name in STAFF_VARIABLES if not os.environ.get(name)]
+        return f"It prepares both Waldurs as their staff: set {', '.join(missing)}." if missing else ""
     reason = MISSING_ON_OWN_SYSTEMS[need]
     return f"Not on your own systems: {reason}. Run without {GATE_VARIABLE} to include it."
 

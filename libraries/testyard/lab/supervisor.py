@@ -120,7 +120,7 @@ class Supervisor:
         host, port = listener.getsockname()
         staff_token, control_token = secrets.token_hex(20), secrets.token_hex(20)
         secrets_in_use.add(staff_token, control_token)
-        directory = Path(tempfile.gettempdir()) / f"{DIRECTORY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+        directory = private_path()
         with listener, listening_socket(host, 0) as control_listener:
             control_port = control_listener.getsockname()[1]
             descriptors = (listener.fileno(), control_listener.fileno())
@@ -226,6 +226,11 @@ def _wait_until_ready(instance: WaldurInstance, deadline: Deadline) -> None:
             message = f"{name} was not ready after {seconds(deadline.elapsed)}."
             raise LabError(message)
         deadline.pause(timedelta(milliseconds=10))
+
+
+def private_path() -> Path:
+    """A path for a directory of this process alone; when it is killed, the next run removes the directory."""
+    return Path(tempfile.gettempdir()) / f"{DIRECTORY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def remove_stale_directories() -> None:

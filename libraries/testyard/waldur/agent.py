@@ -97,6 +97,7 @@ class SiteAgent:
         self._started = journal.mark()
         self._log = _AgentLog(journal)
         self._subscriptions: list[Subscription] = []
+        self._clients: list[httpx.Client] = []
         self.pace = pace
         with _logging_kept():
             try:
@@ -203,6 +204,10 @@ class SiteAgent:
             raise NotMetError(message)
         return list(self._subscriptions)
 
+    def adopt(self, subscription: Subscription) -> None:
+        """Close a connection that was made with the agent's classes together with the agent's own."""
+        self._subscriptions.append(subscription)
+
     def complaints(self, since: int = 0) -> list[str]:
         """The agent's warnings and errors after a mark of the journal, from any of its threads."""
         return [entry.subject for entry in self._journal.entries(since=since, source="agent", kind="log")]
@@ -219,9 +224,9 @@ class SiteAgent:
             connection.remove_listener(self.modules.subscriptions.WALDUR_LISTENER_NAME)
             with suppress(self.modules.stomp_problem, OSError):  # it may be just breaking
                 connection.disconnect()
-        for client in (self.client, self.backend.client._api_client):
-            client.get_httpx_client().close()
         self._forget_clients()
+        while self._clients:
+            self._clients.pop().close()
         self._log.uninstall()
 
     def _watch_clients(self) -> Callable[[], None]:
@@ -235,6 +240,7 @@ class SiteAgent:
                 client._verify_ssl = trusted_certificates()  # the same, loaded once instead of by each client
             http = original(client)
             if is_new:
+                self._clients.append(http)
                 on_a = same_address(str(http.base_url), self.offering.api_url)
                 self._calls.watch(http, Side.A if on_a else Side.B)
             return http

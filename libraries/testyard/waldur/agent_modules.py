@@ -14,7 +14,9 @@ def agent_modules() -> SimpleNamespace:
     import waldur_site_agent.event_processing.utils as event_utils
     from stomp.exception import StompException
     from waldur_api_client.client import AuthenticatedClient
-    from waldur_site_agent.common import processors, utils
+    from waldur_api_client.models import ObservableObjectTypeEnum
+    from waldur_site_agent.common import agent_identity_management, processors, utils
+    from waldur_site_agent.event_processing.listener import connect_to_stomp_server
 
     return SimpleNamespace(
         processors=processors,
@@ -23,4 +25,7 @@ def agent_modules() -> SimpleNamespace:
         event_utils=event_utils,
         stomp_problem=StompException,
         client_class=AuthenticatedClient,
+        identities=agent_identity_management,
+        object_type=ObservableObjectTypeEnum,
+        connect=connect_to_stomp_server,
     )

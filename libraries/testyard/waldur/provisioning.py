@@ -174,16 +174,17 @@ class Provisioner:
         pushed = self.waldur.post("identity-bridge", {"username": name, "source": source})
         return self._remember("users", str(pushed["uuid"]))
 
+    def change_user(self, user: str, **attributes: Any) -> None:
+        """Change attributes of a user."""
+        self.waldur.patch(f"users/{hexadecimal(user)}", attributes)
+
     def add_identity_source(self, user: str, source: str) -> None:
         """Say that a user's identity comes from a source (ISD); its managers then see the user."""
-        self.waldur.patch(f"users/{hexadecimal(user)}", {"active_isds": [source]})
+        self.change_user(user, active_isds=[source])
 
     def make_identity_manager(self, user: str, managed_isds: Sequence[str]) -> None:
         """Let a user manage the identities of some identity sources (ISDs)."""
-        self.waldur.patch(
-            f"users/{hexadecimal(user)}",
-            {"is_identity_manager": True, "managed_isds": list(managed_isds)},
-        )
+        self.change_user(user, is_identity_manager=True, managed_isds=list(managed_isds))
 
     def delete_all(self) -> int:
         """Delete whatever was prepared, the newest first; returns how many objects."""

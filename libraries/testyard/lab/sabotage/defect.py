@@ -46,3 +46,13 @@ def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
         return around(original, *arguments, **options)
 
     setattr(owner, name, wrapped)
+
+
+def double_with_defect() -> None:
+    """Start the lab's Waldurs through the module that breaks them; the defect's name is in the environment."""
+    from testyard.lab import supervisor
+
+    def start(original: Any, self: Any, *_: Any) -> None:
+        original(self, "testyard.lab.sabotage.waldur")
+
+    wrap(supervisor.Supervisor, "__init__", start)

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from testyard.core.deadline import Deadline, wait_until
-from testyard.lab.sabotage.defect import Defect, defect, wrap
+from testyard.lab.sabotage.defect import Defect, defect, double_with_defect, wrap
 
 CLOSED_WITHIN = timedelta(seconds=10)
 
@@ -41,16 +41,6 @@ def _processor() -> Any:
     from waldur_site_agent.common.processors import OfferingOrderProcessor
 
     return OfferingOrderProcessor
-
-
-def _double_with_defect() -> None:
-    """Start the lab's Waldurs through the module that breaks them; the defect's name is in the environment."""
-    from testyard.lab import supervisor
-
-    def start(original: Any, self: Any, *_: Any) -> None:
-        original(self, "testyard.lab.sabotage.waldur")
-
-    wrap(supervisor.Supervisor, "__init__", start)
 
 
 # The agent's.
@@ -230,28 +220,28 @@ EVENTS_OF_A = ("FED-7", "FED-K4", "FED-K5")
 
 limits_applied_early = defect(
     "limits-applied-before-done", "Waldur applies new limits when they are ordered", "FED-3"
-)(_double_with_defect)
+)(double_with_defect)
 order_events_missing = defect("order-events-missing", "Waldur publishes no order events", *EVENTS_OF_A)(
-    _double_with_defect
+    double_with_defect
 )
 order_events_untyped = defect("order-events-untyped", "order events carry no object_type", *EVENTS_OF_A)(
-    _double_with_defect
+    double_with_defect
 )
 order_events_of_another = defect("order-events-of-another", "order events name another order", *EVENTS_OF_A)(
-    _double_with_defect
+    double_with_defect
 )
 order_events_late = defect("order-events-late", "order events come a minute late", *EVENTS_OF_A)(
-    _double_with_defect
+    double_with_defect
 )
 order_events_wrong_state = defect(
     "order-events-wrong-state", "order events tell pending-consumer as pending-provider", "FED-7", "FED-K4"
-)(_double_with_defect)
+)(double_with_defect)
 queue_of_orders_only = defect(
     "queue-of-orders-only", "a queue receives orders whatever was asked for", "FED-5", "FED-6"
-)(_double_with_defect)
+)(double_with_defect)
 shadow_resolved = defect(
     "shadow-resource-resolved", "shadow resources carry the backend id: the known issue is fixed", "FED-K2"
-)(_double_with_defect)
+)(double_with_defect)
 
 
 # testyard's own.

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+from testyard.lab.sabotage import waldur_accounts
 from testyard.lab.sabotage.defect import DEFECT_VARIABLE, wrap
 from testyard.lab.waldur import orders
 from testyard.lab.waldur.__main__ import main
@@ -115,6 +116,7 @@ DEFECTS: dict[str, Callable[[], None]] = {
     "queue-of-orders-only": queue_of_orders_only,
     "limits-applied-before-done": limits_applied_before_done,
     "shadow-resource-resolved": shadow_resource_resolved,
+    **waldur_accounts.DEFECTS,
 }
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -75,7 +76,7 @@ class PublicApplication:
         headers = _headers(scope)
         delay = self._world.faults.latency(path)
         if delay is not None:
-            await asyncio.sleep(delay.total_seconds())
+            await self._hold_up(delay)
         body: Any = None
         if path == STOMP_PATH and Fault.NO_STOMP not in self._world.faults:
             caller, status = _ANONYMOUS, await self._serve_stomp(scope, receive, send)
@@ -86,6 +87,17 @@ class PublicApplication:
             status = reply.status
             await send_reply(send, reply, with_body=scope["method"] != "HEAD")
         self._note(scope, started, status=status, caller=caller, body=body)
+
+    async def _hold_up(self, delay: timedelta) -> None:
+        """Wait that long, or until the fault is switched off."""
+        pause = asyncio.ensure_future(asyncio.sleep(delay.total_seconds()))
+        held_up = self._world.faults.held_up
+        held_up.add(pause)
+        try:
+            await asyncio.wait({pause})
+        finally:
+            pause.cancel()
+            held_up.discard(pause)
 
     def _answer(
         self,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
@@ -108,6 +109,19 @@ class Request:
             return None if text is None else float(text)
         except ValueError:
             raise invalid(**{name: "Enter a number."}) from None
+
+    def moment(self, name: str) -> datetime | None:
+        """A query parameter that is an instant in ISO 8601; without a zone it is UTC.
+
+        Raises:
+            ApiError: 400 when it is not.
+        """
+        text = self.parameter(name)
+        try:
+            moment = datetime.fromisoformat(text) if text else None
+        except ValueError:
+            raise invalid(**{name: "Enter a valid date/time."}) from None
+        return moment and moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
 
     def identifiers(self, name: str) -> frozenset[str] | None:
         """The UUIDs of a repeated filter, or None when the filter is absent.

@@ -3,6 +3,7 @@
 A fault is asked for by name where it takes effect; nothing here knows how.
 """
 
+from asyncio import Future
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -87,9 +88,14 @@ PARAMETERS: Mapping[Fault, Mapping[str, _Parameter]] = {
 
 @dataclass(slots=True)
 class Faults:
-    """Which faults are on, with their parameters."""
+    """Which faults are on, with their parameters.
+
+    Attributes:
+        held_up: The waits of requests that the latency holds up; they end with it.
+    """
 
     _active: dict[Fault, dict[str, Any]] = field(default_factory=dict)
+    held_up: set[Future[None]] = field(default_factory=set)
 
     def __contains__(self, fault: Fault) -> bool:
         return fault in self._active
@@ -134,6 +140,9 @@ class Faults:
 
     def clear(self, fault: Fault) -> bool:
         """Switch a fault off; tells whether it was on."""
+        if fault is Fault.LATENCY:
+            for wait in self.held_up:
+                wait.cancel()
         return self._active.pop(fault, None) is not None
 
     def consume(self, fault: Fault) -> bool:

@@ -51,7 +51,11 @@ class Entity:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class User(Entity):
-    """An account. ``details`` holds the profile attributes that the double only stores and shows."""
+    """An account.
+
+    ``details`` holds the profile attributes that the double only stores and shows, ``attribute_sources`` which
+    identity source (ISD) pushed which attribute.
+    """
 
     username: str
     slug: str
@@ -65,6 +69,7 @@ class User(Entity):
     managed_isds: list[str] = field(default_factory=list)
     active_isds: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
+    attribute_sources: dict[str, str] = field(default_factory=dict)
     token: str = ""
     password_digest: str = ""
 
@@ -105,6 +110,7 @@ class Project(Entity):
     backend_id: str = ""
     start_date: str | None = None
     end_date: str | None = None
+    end_date_updated_at: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
 
@@ -192,6 +198,7 @@ class Resource(Entity):
     backend_metadata: dict[str, Any] = field(default_factory=dict)
     scope_uuid: str | None = None
     end_date: str | None = None
+    end_date_updated_at: str | None = None
     error_message: str = ""
     error_traceback: str = ""
     paused: bool = False

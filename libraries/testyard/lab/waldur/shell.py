@@ -4,14 +4,17 @@ Each takes a JSON object and gives one. References are UUIDs, hexadecimal or das
 """
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from testyard.lab.waldur.machines import ResourceState
-from testyard.lab.waldur.model import Resource
+from testyard.lab.waldur.identifiers import timestamp
+from testyard.lab.waldur.machines import OfferingUserState, OrderState, OrderType, ResourceState
+from testyard.lab.waldur.model import OfferingUser, Order, Resource, User
 from testyard.lab.waldur.offering_users import create_or_restore
 from testyard.lab.waldur.payload import Payload
 from testyard.lab.waldur.store import EntityT, Table
+from testyard.lab.waldur.users import STAFF_USERNAME
 from testyard.lab.waldur.world import World
 
 Operation = Callable[[World, dict[str, Any]], dict[str, Any]]
@@ -65,6 +68,77 @@ def set_resource(world: World, body: dict[str, Any]) -> dict[str, Any]:
     return {"uuid": resource.uuid, "state": str(resource.state), "backend_id": resource.backend_id}
 
 
+def set_order_age(world: World, body: dict[str, Any]) -> dict[str, Any]:
+    """``{order, seconds}``: the order was changed that long ago; the next change counts as usual."""
+    payload = Payload(body)
+    order = _find(payload, "order", world.store.orders)
+    age = payload.number("seconds", required=True)
+    payload.check()
+    order.modified = timestamp(datetime.now(UTC) - timedelta(seconds=age or 0))
+    world.store.forget_fragments()
+    return {"modified": order.modified}
+
+
+def create_offering_users(world: World, body: dict[str, Any]) -> dict[str, Any]:
+    """``{offering, prefix, number}``: so many users with an account each, named ``prefix-001`` and so on.
+
+    As with Django's ``bulk_create`` nothing is told of them. Gives the UUIDs of the accounts, in that order.
+    """
+    payload = Payload(body)
+    offering = _find(payload, "offering", world.store.offerings)
+    prefix, number = payload.text("prefix", required=True, blank=False), payload.number("number", required=True)
+    payload.check()
+    accounts = []
+    for position in range(1, int(number or 0) + 1):
+        name = f"{prefix}-{position:03}"
+        user = world.store.users.add(User(username=name, slug=world.store.slug("user", name)))
+        account = OfferingUser(offering=offering, user=user, username=name, state=OfferingUserState.OK)
+        accounts.append(world.store.offering_users.add(account))
+    return {"offering_users": [account.uuid for account in accounts]}
+
+
+def create_orders(world: World, body: dict[str, Any]) -> dict[str, Any]:
+    """``{offering, project, number, targets?}``: so many resources in creation, each with its executing order.
+
+    As with Django's ``bulk_create`` nothing is told of them. ``targets`` is what this operation gave on another
+    instance: order and resource carry the UUIDs of their counterparts there. Gives ``{order, resource}`` each.
+    """
+    payload = Payload(body)
+    offering = _find(payload, "offering", world.store.offerings)
+    project = _find(payload, "project", world.store.projects)
+    number, targets = payload.number("number", required=True), payload.mappings("targets")
+    payload.check()
+    staff = next(iter(world.store.users.where("username", STAFF_USERNAME).values()))
+    plan = next(iter(offering.plans.values()), None)
+    made = []
+    for position in range(int(number or 0)):
+        target = targets[position] if targets else {}
+        name = f"resource-{position + 1:03}"
+        resource = world.store.resources.add(
+            Resource(
+                name=name,
+                slug=world.store.slug("resource", name),
+                offering=offering,
+                project=project,
+                plan=plan,
+                backend_id=target.get("resource", ""),
+            )
+        )
+        order = world.store.orders.add(
+            Order(
+                type=OrderType.CREATE,
+                resource=resource,
+                created_by=staff,
+                slug=world.store.slug("order", name),
+                state=OrderState.EXECUTING,
+                plan=plan,
+                backend_id=target.get("order", ""),
+            )
+        )
+        made.append({"order": order.uuid, "resource": resource.uuid})
+    return {"orders": made}
+
+
 def create_or_restore_offering_users_for_user(world: World, body: dict[str, Any]) -> dict[str, Any]:
     """``{user, project}``: run upstream's task of that name; gives the UUIDs of what it created or restored."""
     payload = Payload(body)
@@ -97,6 +171,9 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
             set_plugin_options,
             create_resource,
             set_resource,
+            set_order_age,
+            create_offering_users,
+            create_orders,
             create_or_restore_offering_users_for_user,
             set_federated_identity_sync,
         )

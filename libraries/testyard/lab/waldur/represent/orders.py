@@ -114,6 +114,7 @@ def resource_summary(world: World, request: Request, resource: Resource) -> dict
         "can_terminate": live,
         "report": None,
         "end_date": resource.end_date,
+        "end_date_updated_at": resource.end_date_updated_at,
         "end_date_requested_by": None,
         "username": None,
         "limit_usage": {

@@ -241,6 +241,7 @@ def project_details(world: World, request: Request, project: Project) -> dict[st
         "backend_id": project.backend_id,
         "start_date": project.start_date,
         "end_date": project.end_date,
+        "end_date_updated_at": project.end_date_updated_at,
         "oecd_fos_2007_label": None,
         "is_industry": bool(project.details.get("is_industry", False)),
         "image": None,

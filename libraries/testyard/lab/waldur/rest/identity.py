@@ -36,22 +36,38 @@ ALLOWED_FIELDS = (
     "eduperson_assurance",
 )
 """What may be pushed (``IdentityBridgeRequestRequest`` of the client)."""
+_REFUSED_FIELDS = frozenset(
+    {
+        "organization_registry_code",
+        "organization_vat_code",
+        "organization_address",
+        "uid_number",
+        "primary_gid",
+    }
+)
+"""What upstream's serialiser knows and the configuration does not allow. What it does not know, such as the
+``full_name`` that agent 1.0.7 sends, it passes over."""
 
 
 def push(world: World, request: Request) -> Reply:
-    """POST identity-bridge/ {username, source, ...}: creates or updates the user; again, it changes nothing."""
+    """POST identity-bridge/ {username, source, ...}: creates or updates the user; again, it changes nothing.
+
+    A user who was deactivated does not come back this way.
+    """
     _require_bridge(world, request)
     username, source = _username_and_source(request)
     payload = Payload(request.body)
-    unknown = sorted(request.body.keys() - {"username", "source", *ALLOWED_FIELDS})
-    if unknown:
-        fields = ", ".join(unknown)
+    refused = sorted(_REFUSED_FIELDS & request.body.keys())
+    if refused:
+        fields = ", ".join(refused)
         raise ApiError(
             400, {"non_field_errors": [f"Fields not allowed by Identity Bridge configuration: {fields}"]}
         )
     known = _user_named(world, username)
+    if known is not None and not known.is_active:
+        raise ApiError(400, {"detail": f"User {username} is deactivated."})
     user = known or User(username=username, slug="", token=new_token())
-    changed = _take_over(payload, user)
+    changed = _take_over(payload, user, source)
     payload.check()
     if known is None:
         user.slug = world.store.slug("user", username)
@@ -59,9 +75,8 @@ def push(world: World, request: Request) -> Reply:
     if source not in user.active_isds:
         user.active_isds = [*user.active_isds, source]
         changed.append("active_isds")
-    if not user.is_active:
-        user.is_active = True
-        changed.append("is_active")
+    for name in _pushed(payload, user, source):
+        user.attribute_sources[name] = source
     if changed or known is None:
         world.store.touch(user)
         announce_profile_change(world, user, changed)
@@ -69,17 +84,26 @@ def push(world: World, request: Request) -> Reply:
 
 
 def remove(world: World, request: Request) -> Reply:
-    """POST identity-bridge/remove/ {username, source}: without an ISD left, the user is deactivated."""
+    """POST identity-bridge/remove/ {username, source}: without an ISD left, the user is deactivated.
+
+    What the source had pushed goes with it. (Upstream's policy ``all_isds_removed``.)
+    """
     _require_bridge(world, request)
     username, source = _username_and_source(request)
     user = _user_named(world, username)
     if user is None:
         raise ApiError(404, {"detail": f"User {username} not found."})
-    if source in user.active_isds:
-        user.active_isds = [isd for isd in user.active_isds if isd != source]
-        user.is_active = bool(user.active_isds)
-        world.store.touch(user)
-        announce_profile_change(world, user, ["active_isds"])
+    cleared = [name for name, owner in user.attribute_sources.items() if owner == source]
+    for name in cleared:
+        del user.attribute_sources[name]
+        if name in _OWN_FIELDS:
+            setattr(user, name, "")
+        else:
+            user.details.pop(name, None)
+    user.active_isds = [isd for isd in user.active_isds if isd != source]
+    user.is_active = bool(user.active_isds)
+    world.store.touch(user)
+    announce_profile_change(world, user, ["active_isds", *cleared])
     return json_reply({"uuid": user.uuid, "deactivated": not user.is_active})
 
 
@@ -131,12 +155,19 @@ def _user_named(world: World, username: str) -> User | None:
     return next(iter(world.store.users.where("username", username.lower()).values()), None)
 
 
-def _take_over(payload: Payload, user: User) -> list[str]:
+def _pushed(payload: Payload, user: User, source: str) -> list[str]:
+    """The attributes in a body that a source may set: it may not empty what another source has set."""
+    return [
+        name
+        for name in ALLOWED_FIELDS
+        if name in payload and (payload.raw(name) or user.attribute_sources.get(name, source) == source)
+    ]
+
+
+def _take_over(payload: Payload, user: User, source: str) -> list[str]:
     """Take over the attributes in a body when it is checked; gives the names of those that change."""
     changed = []
-    for name in ALLOWED_FIELDS:
-        if name not in payload:
-            continue
+    for name in _pushed(payload, user, source):
         if name in _OWN_FIELDS:
             text = payload.text(name)
             if getattr(user, name) != text:

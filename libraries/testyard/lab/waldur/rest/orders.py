@@ -6,6 +6,7 @@ from typing import Any
 from testyard.lab.waldur import orders
 from testyard.lab.waldur.exchange import ApiError, Reply, Request, created, empty, json_reply, to_json
 from testyard.lab.waldur.faults import Fault
+from testyard.lab.waldur.identifiers import timestamp
 from testyard.lab.waldur.machines import OrderAction, OrderState
 from testyard.lab.waldur.model import Offering, Order, Plan, Project
 from testyard.lab.waldur.pagination import listing, selected
@@ -187,6 +188,10 @@ def _chosen(world: World, request: Request) -> list[Order]:
     customers = request.identifiers("customer_uuid")
     if customers is not None:
         candidates = [order for order in candidates if order.project.customer.uuid in customers]
+    before = request.moment("modified_before")
+    if before is not None:
+        latest = timestamp(before)
+        candidates = [order for order in candidates if order.modified <= latest]
     return candidates if isinstance(candidates, list) else list(candidates)
 
 

@@ -247,6 +247,7 @@ def _set_end_date(world: World, request: Request, resource: Resource) -> Reply:
     payload.check()
     if end_date != resource.end_date:
         resource.end_date = end_date
+        resource.end_date_updated_at = timestamp()
         world.store.touch(resource)
         world.events.resource_changed(
             resource,

@@ -1,6 +1,7 @@
 """Organisations, projects and roles (``/api/customers/``, ``/api/projects/``, ``/api/roles/``)."""
 
 from testyard.lab.waldur.exchange import Reply, Request, created, empty, forbidden, json_reply
+from testyard.lab.waldur.identifiers import timestamp
 from testyard.lab.waldur.model import Customer, Project, ScopeKind
 from testyard.lab.waldur.pagination import listing, selected
 from testyard.lab.waldur.payload import Payload
@@ -124,8 +125,11 @@ def change_project(world: World, request: Request) -> Reply:
     world.permissions.require(request.caller, "PROJECT.UPDATE", project, project.customer)
     payload = Payload(request.body)
     payload.assign(project, "name", payload.text("name", project.name, blank=False))
+    end_date = project.end_date
     _read_project(payload, project)
     payload.check()
+    if project.end_date != end_date:
+        project.end_date_updated_at = timestamp()
     world.store.projects.reindex(project)
     world.store.touch(project)
     return json_reply(project_details(world, request, project))

@@ -1,0 +1,42 @@
+*** Settings ***
+Documentation     Whatever becomes of an account is told to the offering's manager: creation, change, new profile
+...               data with the list of what changed, and deletion; also over a connection that keeps breaking. If
+...               this breaks, sites keep accounts that should be gone.
+
+Resource          ../../resources/usernames.resource
+
+Suite Setup       An Account Whose Events The Manager Hears
+Suite Teardown    The Federation Is Taken Down
+Test Timeout      3 minutes
+
+Test Tags         usernames    stomp    needs:staff
+
+Name              Offering User Events
+
+
+*** Test Cases ***
+An Event Before Anybody Listens Reaches Nobody
+    [Documentation]    USR-X4: what was published to no queue is reported as such.
+    [Tags]    USR-X4    needs:faults
+    ${account}    Offering User Of    B    ${TARGET}[offering]    ${TARGET}[subject]
+    Event Should Have Reached Nobody    B    ${account}    create
+
+The Life Of An Account Is Told
+    [Documentation]    USR-X4: update, username_set, attribute_update with its change list, delete, and a new account.
+    [Tags]    USR-X4
+    ${account}    Offering User Of    B    ${TARGET}[offering]    ${TARGET}[subject]
+    Account Is Called    B    jdoe42
+    The Manager Should Be Told    ${account}    update    username=jdoe42
+    The Manager Should Be Told    ${account}    username_set    username=jdoe42
+    Change Profile    B    ${TARGET}[subject]    email=subject@example.org
+    The Manager Should Be Told    ${account}    attribute_update    changed_attributes=['email']
+    The Subject's Account Is Deleted    B
+    The Manager Should Be Told    ${account}    delete
+    ${other}    The Subject's Account Is Made By Hand    B
+    The Manager Should Be Told    ${other}    create
+
+Twenty Disconnects Lose Nothing
+    [Documentation]    USR-X4: the queue keeps what is published while the connection is away.
+    [Tags]    USR-X4    needs:faults
+    The Manager Is Cut Off And Comes Back    times=20
+    No Event For The Manager Should Be Lost
