@@ -258,9 +258,11 @@ class Market:
 
 
 def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run what never waits to its end, without the cost of an event loop."""
+    """Run what never waits to its end, without the cost of an event loop; it may let others run once."""
     try:
-        coroutine.send(None)
+        for _ in range(2):
+            if coroutine.send(None) is not None:
+                break
     except StopIteration:
         return
     coroutine.close()

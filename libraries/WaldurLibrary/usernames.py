@@ -11,6 +11,7 @@ from testyard.core.deadline import Deadline, wait_until
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.tables import html_table
 from testyard.stomp.channel import Channel
+from testyard.stomp.latency import measure_latency
 from testyard.waldur import duties
 from testyard.waldur.api import Waldur
 from testyard.waldur.offering_users import (
@@ -222,6 +223,45 @@ class UsernameKeywords:
         channel.queue = subscription.queue
         channel.object_types = subscription.object_types
         logger.info(f"{channel.name}: queue {subscription.queue} on vhost {subscription.vhost}")
+
+    @keyword(tags=["Getter", "Evidence"])
+    def event_latency(
+        self,
+        side: Side,
+        account: str,
+        channel: Channel,
+        *,
+        samples: int = 200,
+        within: timedelta = timedelta(seconds=30),
+    ) -> timedelta:
+        """Measure how long it takes from changing a username until the event about it is captured.
+
+        Args:
+            side: `A` or `B`.
+            account: UUID of the offering user whose username is changed; it has another one afterwards.
+            channel: Where the events arrive.
+            samples: How many times, at least 2.
+            within: Give up on one event after this time.
+
+        Returns:
+            The 95th percentile: 19 of 20 events were captured faster.
+
+        Raises:
+            NotMetError: An event did not arrive in time.
+
+        Example:
+            | ${p95} = | Event Latency | B | ${account} | ${channel} |
+        """
+        waldur = self._staff(side)
+        latency = measure_latency(
+            lambda username: set_username(waldur, account, username),
+            channel.capture,
+            lambda event, username: event.is_about(account) and event.body.get("username") == username,
+            samples=samples,
+            within=within,
+        )
+        say(self._session, f"From PATCH to captured event on {side.value}: {latency}")
+        return timedelta(milliseconds=latency.ninety_fifth_percentile)
 
     @keyword(tags=["Assertion"])
     def agent_should_have_made_only(self, *calls: str) -> None:

@@ -6,12 +6,16 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from testyard import __version__
 from testyard.core.errors import UserError
+
+if TYPE_CHECKING:
+    from testyard.waldur.cleanup import Leftover
 
 CLEANUP_CYCLES = 15
 
@@ -102,19 +106,47 @@ def _lab(options: argparse.Namespace) -> int:
 
 
 def _cleanup(options: argparse.Namespace) -> int:
+    from testyard.lab.environment import STAFF_VARIABLES
+    from testyard.waldur.federation import CONFIGURATION_VARIABLE
+
+    as_staff = all(os.environ.get(name) for name in STAFF_VARIABLES)
+    all_ended = True
+    # Without either the first says which variables are missing.
+    if CONFIGURATION_VARIABLE in os.environ or not as_staff:
+        all_ended = _report_leftovers(_ended_in_federation(options))
+    if as_staff:
+        all_ended = _report_leftovers(_deleted_as_staff(options)) and all_ended
+    return 0 if all_ended else 1
+
+
+def _ended_in_federation(options: argparse.Namespace) -> Iterator[Leftover]:
     from testyard.core.journal import Journal
     from testyard.waldur.cleanup import end_leftovers
     from testyard.waldur.federation import open_own_federation
 
     federation = open_own_federation(os.environ, Journal())
-    all_ended = True
     try:
-        for leftover in end_leftovers(federation, options.run_id, cycles=CLEANUP_CYCLES, delay=options.delay):
-            print(f"{leftover.name}: {leftover.outcome}", flush=True)  # noqa: T201 a command line prints
-            all_ended = all_ended and leftover.ended
+        yield from end_leftovers(federation, options.run_id, cycles=CLEANUP_CYCLES, delay=options.delay)
     finally:
         federation.close()
-    return 0 if all_ended else 1
+
+
+def _deleted_as_staff(options: argparse.Namespace) -> Iterator[Leftover]:
+    from testyard.waldur.api import Waldur
+    from testyard.waldur.cleanup import delete_prepared
+
+    for side in ("A", "B"):
+        url, token = os.environ[f"WALDUR_URL_{side}"], os.environ[f"WALDUR_STAFF_TOKEN_{side}"]
+        with Waldur(url, token, name=f"Waldur {side}") as waldur:
+            yield from delete_prepared(waldur, options.run_id)
+
+
+def _report_leftovers(leftovers: Iterator[Leftover]) -> bool:
+    all_ended = True
+    for leftover in leftovers:
+        print(f"{leftover.name}: {leftover.outcome}", flush=True)  # noqa: T201 a command line prints
+        all_ended = all_ended and leftover.ended
+    return all_ended
 
 
 if __name__ == "__main__":

@@ -35,6 +35,11 @@ The Life Of An Account Is Told
     ${other}    The Subject's Account Is Made By Hand    B
     The Manager Should Be Told    ${other}    create
 
+Two Hundred Changes Are Told One By One
+    [Documentation]    USR-X4: every change is captured before the next is made; the report says how fast.
+    [Tags]    USR-X4
+    The Manager Should Be Told Of Every Change    times=200
+
 Twenty Disconnects Lose Nothing
     [Documentation]    USR-X4: the queue keeps what is published while the connection is away.
     [Tags]    USR-X4    needs:faults

@@ -16,6 +16,13 @@ FEDERATION = (
     *(f"FED-N{number}" for number in range(1, 5)),
 )
 
+USERNAMES = (
+    *(f"USR-1.{number}" for number in range(1, 7)),
+    *(f"USR-2.{number}" for number in range(1, 6)),
+    *(f"USR-3.{number}" for number in range(1, 8)),
+    *(f"USR-X{number}" for number in range(1, 11)),
+)
+
 RULES = (
     house.imports_against_the_direction,
     house.sleeps,
@@ -394,7 +401,7 @@ def test_a_suite_that_imports_more_than_resources_is_found(project, setting):
 
 def test_the_list_has_every_scenario_of_the_domains_delivered():
     known = house.scenarios(PROJECT)
-    assert tuple(known) == FEDERATION
+    assert tuple(known) == FEDERATION + USERNAMES
     assert all(known.values())
 
 

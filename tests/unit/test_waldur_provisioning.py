@@ -168,9 +168,10 @@ def test_a_role_that_is_not_there_is_named_with_its_waldur(server, provisioner):
 
 
 def test_an_offering_user_is_renamed_when_there_is_one(server, provisioner):
-    server.lists["/api/marketplace-offering-users/"] = [{"uuid": "known"}]
+    known = {"uuid": UUID, "user_uuid": OTHER, "user_username": "ada", "username": "", "state": "Requested"}
+    server.lists["/api/marketplace-offering-users/"] = [known]
     provisioner.name_offering_user(UUID, OTHER, "ada")
-    assert server.seen[1:] == [("PATCH", "/api/marketplace-offering-users/known/", {"username": "ada"})]
+    assert server.seen[1:] == [("PATCH", f"/api/marketplace-offering-users/{UUID}/", {"username": "ada"})]
 
 
 def test_an_offering_user_is_created_when_there_is_none(server, provisioner):

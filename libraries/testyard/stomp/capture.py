@@ -26,12 +26,14 @@ class Event:
         body: The message's JSON object.
         headers: The frame's headers.
         arrived: When, in UTC.
+        captured_ns: When, on this machine's monotonic clock, in nanoseconds.
     """
 
     channel: str
     body: dict[str, Any]
     headers: dict[str, str]
     arrived: datetime
+    captured_ns: int = 0
 
     @property
     def object_type(self) -> str:
@@ -89,17 +91,35 @@ class EventCapture:
 
     def _since(self, mark: int) -> list[Event]:
         return [
-            Event(self.channel, entry.data["body"], entry.data["headers"], datetime.fromisoformat(entry.utc))
+            Event(
+                self.channel,
+                entry.data["body"],
+                entry.data["headers"],
+                datetime.fromisoformat(entry.utc),
+                entry.monotonic_ns,
+            )
             for entry in self._own.entries(since=mark)
         ]
 
-    def wait_for(self, accepts: Callable[[Event], bool], deadline: Deadline, what: str) -> Event:
+    def mark(self) -> int:
+        """Where the captured events end now."""
+        return self._own.mark()
+
+    def wait_for(
+        self, accepts: Callable[[Event], bool], deadline: Deadline, what: str, *, since: int = 0
+    ) -> Event:
         """Wait until an event is accepted; one that was captured before counts too.
+
+        Args:
+            accepts: Whether an event is the one.
+            deadline: Gives up after this.
+            what: The event, for the message.
+            since: A mark; only events captured after it count.
 
         Raises:
             NotMetError: None in time; lists what did arrive.
         """
-        mark = 0
+        mark = since
         with self._changed:
             while True:
                 upto = self._own.mark()

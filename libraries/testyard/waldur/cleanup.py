@@ -8,19 +8,30 @@ from datetime import timedelta
 
 from testyard.core.errors import UserError
 from testyard.core.identifiers import hexadecimal
-from testyard.waldur.api import Order, Resource
+from testyard.waldur.api import Order, Resource, Waldur
 from testyard.waldur.federation import Federation
 from testyard.waldur.states import ResourceState
 
 
+# What a run prepares as staff, the last first, and which attribute starts with the run's id.
+PREPARED_COLLECTIONS = {
+    "users": "username",
+    "projects": "name",
+    "marketplace-provider-offerings": "name",
+    "marketplace-service-providers": "customer_name",
+    "customers": "name",
+    "marketplace-categories": "title",
+}
+
+
 @dataclass(frozen=True)
 class Leftover:
-    """A resource that a run left on A.
+    """Something that a run left behind.
 
     Attributes:
-        name: Its name, which starts with the run's id.
+        name: Its name, marked by the run's id.
         outcome: What became of it, for people.
-        ended: Whether it is terminated now.
+        ended: Whether it is terminated or deleted now.
     """
 
     name: str
@@ -51,6 +62,28 @@ def end_leftovers(federation: Federation, run: str, *, cycles: int, delay: timed
             yield Leftover(resource.name, str(problem), ended=False)
         else:
             yield Leftover(resource.name, outcome.value, ended=outcome is ResourceState.TERMINATED)
+
+
+def delete_prepared(waldur: Waldur, run: str) -> Iterator[Leftover]:
+    """Delete what a run prepared as a Waldur's staff (document 001): all that its id marks, and what hangs off it.
+
+    Args:
+        waldur: The instance, as its staff.
+        run: The run's id.
+
+    Yields:
+        Each object, as soon as it is deleted.
+    """
+    for collection, attribute in PREPARED_COLLECTIONS.items():
+        prepared = [it for it in waldur.all(collection) if str(it[attribute]).startswith((f"{run} ", f"{run}-"))]
+        for found in prepared:
+            name = f"{collection} {found[attribute]} on {waldur.name}"
+            try:
+                waldur.delete(f"{collection}/{found['uuid']}")
+            except UserError as problem:
+                yield Leftover(name, str(problem), ended=False)
+            else:
+                yield Leftover(name, "deleted", ended=True)
 
 
 def _unfinished(federation: Federation, run: str) -> list[Resource]:

@@ -27,7 +27,7 @@ IMPORTS = """
 import json
 from django.contrib.auth import get_user_model
 from waldur_core.structure.models import Project
-from waldur_mastermind.marketplace.models import Offering, Resource
+from waldur_mastermind.marketplace.models import Offering, Order, Resource
 from waldur_mastermind.marketplace.tasks import create_or_restore_offering_users_for_user
 """
 
@@ -46,6 +46,13 @@ state = Resource.States.OK
 name = given.get("name", "resource")
 resource = Resource.objects.create(offering=offering, project=project, name=name, state=state)
 answer = {"uuid": resource.uuid.hex}
+""",
+    "set_order_age": """
+from datetime import timedelta
+from django.utils import timezone
+modified = timezone.now() - timedelta(seconds=given["seconds"])
+Order.objects.filter(uuid=given["order"]).update(modified=modified)
+answer = {"modified": modified.isoformat()}
 """,
     "create_or_restore_offering_users_for_user": """
 user = get_user_model().objects.get(uuid=given["user"])
@@ -124,7 +131,8 @@ def run_in_shell(
         message = f"There is no shell operation {operation!r}, expected one of {', '.join(OPERATIONS)}."
         raise UserError(message)
     code = code_of(operation, arguments)
-    where = f"Waldur's shell ({shlex.join(shell.command)}{f' on {shell.host}' if shell.host else ''})"
+    # Only the program: what follows may hold a password.
+    where = f"Waldur's shell ({shell.command[0]} …{f' on {shell.host}' if shell.host else ''})"
     directory = shell.directory if shell.directory and not shell.host else None
     try:
         run = subprocess.run(

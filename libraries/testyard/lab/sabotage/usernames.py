@@ -130,9 +130,9 @@ manager_hears_nothing = defect("manager-hears-nothing", "events do not reach the
 username_set_missing = defect("username-set-missing", "a new username is not told as username_set", *EVENTS)(
     double_with_defect
 )
-offering_user_events_twice = defect(
-    "offering-user-events-twice", "each event is published twice", "USR-2.3", "USR-2.4"
-)(double_with_defect)
+offering_user_events_twice = defect("offering-user-events-twice", "each event is published twice", "USR-2.3")(
+    double_with_defect
+)
 no_change_list = defect("no-change-list", "attribute_update does not say what has changed", "USR-X4")(
     double_with_defect
 )

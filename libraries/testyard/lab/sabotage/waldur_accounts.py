@@ -11,7 +11,7 @@ from testyard.lab.waldur import events, offering_users, permissions, shell
 from testyard.lab.waldur.events import Event, Events
 from testyard.lab.waldur.machines import OfferingUserState
 from testyard.lab.waldur.queues import Queues
-from testyard.lab.waldur.rest import users
+from testyard.lab.waldur.rest import identity, users
 
 
 def managed_isds_ignored() -> None:
@@ -112,6 +112,16 @@ def deletion_keeps_users() -> None:
     wrap(users, "forget_user", lambda _original, *_: None)
 
 
+def removed_identity_stays_active() -> None:
+    """A user for whom no identity source vouches any more may still log in."""
+
+    def announce(original: Any, world: Any, user: Any, changed: list[str]) -> None:
+        user.is_active = True
+        original(world, user, changed)
+
+    wrap(identity, "announce_profile_change", announce)
+
+
 DEFECTS: dict[str, Callable[[], None]] = {
     "managed-isds-ignored": managed_isds_ignored,
     "isds-as-subscribed": isds_as_subscribed,
@@ -124,4 +134,5 @@ DEFECTS: dict[str, Callable[[], None]] = {
     "identity-manager-sees-all": identity_manager_sees_all,
     "username-leaves-requested": username_leaves_requested,
     "deletion-keeps-users": deletion_keeps_users,
+    "removed-identity-stays-active": removed_identity_stays_active,
 }

@@ -85,6 +85,8 @@ class PublicApplication:
             caller, user, refusal = self._caller(headers)
             reply, body = self._answer(scope, headers, content, user, refusal)
             status = reply.status
+            if content:
+                await asyncio.sleep(0)  # what was published goes out before the answer, not behind it
             await send_reply(send, reply, with_body=scope["method"] != "HEAD")
         self._note(scope, started, status=status, caller=caller, body=body)
 
