@@ -15,8 +15,9 @@ Name              Reconciliation
 
 *** Test Cases ***
 The Environment Of The Reconciliation Is Ready
-    [Documentation]    USR-3.1: nobody has an account yet, and both tokens can look.
+    [Documentation]    USR-3.1: both tokens can look; the only account is a stranger's, and nobody of these sees it.
     [Tags]    USR-3.1
+    A Stranger Has An Account On B
     Token Should Show Offering Users    A    ${SOURCE}[token]    ${SOURCE}[offering]
     Token Should Show Offering Users    B    ${TARGET}[token]    ${TARGET}[offering]
 

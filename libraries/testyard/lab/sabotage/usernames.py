@@ -141,13 +141,26 @@ deletion_not_told = defect("deletion-not-told", "the end of an account is told t
 )
 accounts_not_created = defect("accounts-not-created", "a role creates no accounts", "USR-1.1")(double_with_defect)
 identity_manager_sees_all = defect(
-    "identity-manager-sees-all", "an identity manager sees the accounts of every identity source", "USR-1.1"
+    "identity-manager-sees-all",
+    "an identity manager sees the accounts of every identity source",
+    *("USR-1.1", "USR-3.1"),
 )(double_with_defect)
 username_leaves_requested = defect(
     "username-leaves-requested", "a username does not make an account OK", "USR-1.2", "USR-3.2"
 )(double_with_defect)
 deletion_keeps_users = defect(
     "deletion-keeps-users", "users are said to be deleted and stay", "USR-1.6", "USR-2.5", "USR-3.7"
+)(double_with_defect)
+
+
+username_ignored_on_b = defect("username-ignored-on-b", "B takes a username and forgets it", "USR-1.3", "USR-3.3")(
+    double_with_defect
+)
+stomp_answers_200 = defect("stomp-answers-200", "Waldur answers with a page where STOMP is dialled", "USR-2.1")(
+    double_with_defect
+)
+queue_without_offering_users = defect(
+    "queue-without-offering-users", "a queue lacks the type that was asked for", "USR-2.2"
 )(double_with_defect)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from testyard.lab.sabotage.defect import wrap
 from testyard.lab.waldur import events, offering_users, permissions, shell
+from testyard.lab.waldur.app import PublicApplication, send_reply
 from testyard.lab.waldur.events import Event, Events
+from testyard.lab.waldur.exchange import HTML_TYPE, Reply
 from testyard.lab.waldur.machines import OfferingUserState
 from testyard.lab.waldur.queues import Queues
 from testyard.lab.waldur.rest import identity, users
@@ -122,6 +125,32 @@ def removed_identity_stays_active() -> None:
     wrap(identity, "announce_profile_change", announce)
 
 
+def username_ignored_on_b() -> None:
+    """B answers that it took the username, and did not."""
+    if sys.argv[sys.argv.index("--name") + 1] == "B":
+        wrap(offering_users, "set_username", lambda _original, *_: None)
+
+
+def stomp_answers_200() -> None:
+    """A plain GET where STOMP is dialled gets a page."""
+
+    async def upgrade(_original: Any, self: Any, scope: Any, receive: Any, send: Any) -> int:
+        await send_reply(send, Reply(200, b"<html></html>", [HTML_TYPE]))
+        return 200
+
+    wrap(PublicApplication, "_serve_stomp", upgrade)
+
+
+def queue_without_offering_users() -> None:
+    """A queue does not receive offering users although they were asked for."""
+
+    def open_consumer(original: Any, self: Any, consumer: Any) -> None:
+        consumer.object_types = ("order",)
+        original(self, consumer)
+
+    wrap(Queues, "open_consumer", open_consumer)
+
+
 DEFECTS: dict[str, Callable[[], None]] = {
     "managed-isds-ignored": managed_isds_ignored,
     "isds-as-subscribed": isds_as_subscribed,
@@ -134,5 +163,8 @@ DEFECTS: dict[str, Callable[[], None]] = {
     "identity-manager-sees-all": identity_manager_sees_all,
     "username-leaves-requested": username_leaves_requested,
     "deletion-keeps-users": deletion_keeps_users,
+    "username-ignored-on-b": username_ignored_on_b,
+    "stomp-answers-200": stomp_answers_200,
+    "queue-without-offering-users": queue_without_offering_users,
     "removed-identity-stays-active": removed_identity_stays_active,
 }
