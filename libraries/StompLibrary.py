@@ -157,6 +157,18 @@ class StompLibrary(MaskingListener):
         self._register(channel)
         return channel
 
+    @keyword(tags=["Getter"])
+    def channel_called(self, name: str) -> Channel:
+        """The channel of that name, for keywords of other libraries.
+
+        Args:
+            name: The channel.
+
+        Example:
+            | ${manager} = | Channel Called | manager |
+        """
+        return self._channel(name)
+
     @keyword(tags=["Setup"])
     def close_channels(self) -> None:
         """Forget every channel, and disconnect those that `Open Channel` opened.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from testyard.core.errors import UserError
 from testyard.core.journal import Journal
@@ -29,6 +30,7 @@ class Session:
         self.known_issue = ""
         self._federation: Federation | None = None
         self._resource: str | None = None
+        self.places: dict[Side, dict[str, Any]] = {}
         self._report: MarkdownReport | None = None
         self._mark = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from robot.api import logger
 from robot.api.deco import keyword
@@ -37,6 +38,37 @@ class UsernameKeywords:
     """Offering users and their usernames."""
 
     _session: Session
+
+    @keyword(tags=["Setup"])
+    def remember_place(self, side: Side, place: dict[str, Any]) -> None:
+        """Keep what was prepared on a side, for `Place On`.
+
+        Args:
+            side: `A` or `B`.
+            place: UUIDs and tokens by what they are, such as `offering` and `subject`.
+
+        Example:
+            | Remember Place | A | ${prepared} |
+        """
+        self._session.places[side] = place
+
+    @keyword(tags=["Getter"])
+    def place_on(self, side: Side) -> dict[str, Any]:
+        """What was prepared on a side, as `Remember Place` was told.
+
+        Args:
+            side: `A` or `B`.
+
+        Raises:
+            UserError: Nothing was.
+
+        Example:
+            | ${place} = | Place On | B |
+        """
+        if side not in self._session.places:
+            message = f"Nothing was prepared on {side.value}: 'Remember Place' first."
+            raise UserError(message)
+        return self._session.places[side]
 
     @keyword(tags=["Setup"])
     def create_offering_user(self, side: Side, offering: str, user: str) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from testyard.core.deadline import Deadline
 from testyard.stomp.capture import Event, EventCapture
@@ -66,10 +67,14 @@ def measure_latency(
         started = time.monotonic_ns()
         change(value)
         event = capture.wait_for(
-            lambda event, value=value: tells(event, value),
+            partial(_told, tells, value),
             Deadline(within),
             f"The event about {value}",
             since=mark,
         )
         measured.append((event.captured_ns - started) / 1e6)
     return Latency(tuple(measured))
+
+
+def _told(tells: Callable[[Event, str], bool], value: str, event: Event) -> bool:
+    return tells(event, value)

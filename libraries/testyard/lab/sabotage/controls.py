@@ -17,7 +17,7 @@ from testyard.core.errors import UserError
 from testyard.lab.sabotage.defect import Defect
 
 SAFEGUARD_SECONDS = 300
-TAGS_LINE = re.compile(r"^\s+\[Tags\]\s+(.+)$", re.MULTILINE)
+TAGS_LINE = re.compile(r"^(?:\s+\[Tags\]|Test Tags)\s+(.+)$", re.MULTILINE)
 SCENARIO = re.compile(r"[A-Z]+-[A-Z]*[0-9.]+[a-z]?")
 
 
