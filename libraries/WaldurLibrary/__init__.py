@@ -49,6 +49,7 @@ class WaldurLibrary(
     def start_suite(self, data: Any, result: Any) -> None:
         """Start this suite's section of the report."""
         if data.tests and not BuiltIn().dry_run_active:
+            self._session.places.clear()
             self._session.report_in(_output_directory()).heading(result.full_name)
 
     def start_test(self, data: Any, result: Any) -> None:

@@ -40,21 +40,21 @@ class UsernameKeywords:
     _session: Session
 
     @keyword(tags=["Setup"])
-    def remember_place(self, side: Side, place: dict[str, Any]) -> None:
-        """Keep what was prepared on a side, for `Place On`.
+    def remember_on(self, side: Side, **prepared: Any) -> None:
+        """Keep what was prepared on a side until the next suite starts, for `Place On`.
 
         Args:
             side: `A` or `B`.
-            place: UUIDs and tokens by what they are, such as `offering` and `subject`.
+            prepared: UUIDs and tokens by what they are, such as `offering` and `subject`.
 
         Example:
-            | Remember Place | A | ${prepared} |
+            | Remember On | A | offering=${offering} | subject=${subject} |
         """
-        self._session.places[side] = place
+        self._session.places.setdefault(side, {}).update(prepared)
 
     @keyword(tags=["Getter"])
     def place_on(self, side: Side) -> dict[str, Any]:
-        """What was prepared on a side, as `Remember Place` was told.
+        """What was prepared on a side, as `Remember On` was told.
 
         Args:
             side: `A` or `B`.
@@ -66,7 +66,7 @@ class UsernameKeywords:
             | ${place} = | Place On | B |
         """
         if side not in self._session.places:
-            message = f"Nothing was prepared on {side.value}: 'Remember Place' first."
+            message = f"Nothing was prepared on {side.value}: 'Remember On' first."
             raise UserError(message)
         return self._session.places[side]
 

@@ -199,17 +199,39 @@ def test_the_bridge_creates_a_user_once_and_then_updates_it(bridge: Market) -> N
     assert (user["first_name"], user["affiliations"], user["active_isds"]) == ("Maria", ["a"], ["isd:efp"])
 
 
-def test_a_user_without_an_isd_is_deactivated_and_comes_back(bridge: Market) -> None:
+def test_a_user_without_an_isd_is_deactivated_and_does_not_come_back(bridge: Market) -> None:
     body = {"username": "cuid-1", "source": "isd:efp"}
-    pushed = bridge.double.post("identity-bridge/", body)
+    pushed = bridge.double.post("identity-bridge/", {**body, "first_name": "Mia", "affiliations": ["a"]})
 
     removed = bridge.double.post("identity-bridge/remove/", body)
     gone = bridge.double.get(f"users/{pushed['uuid']}/")
-    bridge.double.post("identity-bridge/", body)
+    again = bridge.double.call("POST", "identity-bridge/", body)
 
     assert removed == {"uuid": pushed["uuid"], "deactivated": True}
     assert (gone["is_active"], gone["active_isds"]) == (False, [])
-    assert bridge.double.get(f"users/{pushed['uuid']}/")["is_active"] is True
+    assert (gone["first_name"], gone["affiliations"]) == ("", [])
+    assert (again.status, again.json) == (400, {"detail": "User cuid-1 is deactivated."})
+
+
+def test_a_user_of_two_isds_stays_active_and_keeps_what_the_other_one_pushed(bridge: Market) -> None:
+    efp, other = ({"username": "cuid-1", "source": source} for source in ("isd:efp", "isd:other"))
+    pushed = bridge.double.post("identity-bridge/", {**efp, "first_name": "Mia", "email": "mia@example.org"})
+    bridge.double.post("identity-bridge/", {**other, "first_name": "Maria", "email": ""})
+
+    removed = bridge.double.post("identity-bridge/remove/", efp)
+    user = bridge.double.get(f"users/{pushed['uuid']}/")
+
+    assert removed == {"uuid": pushed["uuid"], "deactivated": False}
+    assert (user["is_active"], user["active_isds"]) == (True, ["isd:other"])
+    assert (user["first_name"], user["email"]) == ("Maria", "")
+
+
+def test_the_bridge_passes_over_what_it_does_not_know(bridge: Market) -> None:
+    body = {"username": "cuid-1", "source": "isd:efp", "full_name": "Mia Muster", "shoe_size": 43}
+
+    pushed = bridge.double.post("identity-bridge/", body)
+
+    assert bridge.double.get(f"users/{pushed['uuid']}/")["full_name"] == ""
 
 
 @pytest.mark.parametrize(
@@ -219,7 +241,7 @@ def test_a_user_without_an_isd_is_deactivated_and_comes_back(bridge: Market) -> 
         ("member", {}, 403, "Only staff and identity managers"),
         ("stranger", {"source": "nonsense"}, 400, "source"),
         ("stranger", {"username": ""}, 400, "This field may not be blank."),
-        ("stranger", {"shoe_size": 43}, 400, "Fields not allowed by Identity Bridge configuration: shoe_size"),
+        ("stranger", {"uid_number": 43}, 400, "Fields not allowed by Identity Bridge configuration: uid_number"),
     ],
 )
 def test_pushes_that_are_refused(

@@ -15,7 +15,7 @@ WRONG_STATE = 409
 
 
 class ApprovingProvider:
-    """The provider of B's offering, who completes whatever is ordered: creation, update, termination.
+    """The provider of B's offering, who completes or refuses what is ordered: creation, update, termination.
 
     Args:
         waldur: Waldur B, as a user who may approve orders of the offering.
@@ -36,6 +36,11 @@ class ApprovingProvider:
             if self._waldur.order(order).state is not OrderState.EXECUTING:
                 return
         self._waldur.post(f"{path}/set_state_done")
+
+    def reject(self, order: str, comment: str) -> None:
+        """Refuse a pending order; the comment says why."""
+        path = f"marketplace-orders/{hexadecimal(order)}/reject_by_provider"
+        self._waldur.post(path, {"provider_rejection_comment": comment})
 
     def close(self) -> None:
         """Close the pooled connections."""

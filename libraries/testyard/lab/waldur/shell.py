@@ -80,63 +80,60 @@ def set_order_age(world: World, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def create_offering_users(world: World, body: dict[str, Any]) -> dict[str, Any]:
-    """``{offering, prefix, number}``: so many users with an account each, named ``prefix-001`` and so on.
+    """``{offering, number, active_isds?}``: so many users, ``user-001`` and on, each with an account of that name.
 
-    As with Django's ``bulk_create`` nothing is told of them. Gives the UUIDs of the accounts, in that order.
+    As with Django's ``bulk_create`` nothing is told of them. Gives the accounts' UUIDs by name.
     """
     payload = Payload(body)
     offering = _find(payload, "offering", world.store.offerings)
-    prefix, number = payload.text("prefix", required=True, blank=False), payload.number("number", required=True)
+    number, sources = payload.number("number", required=True), payload.texts("active_isds")
     payload.check()
-    accounts = []
-    for position in range(1, int(number or 0) + 1):
-        name = f"{prefix}-{position:03}"
-        user = world.store.users.add(User(username=name, slug=world.store.slug("user", name)))
+    accounts = {}
+    for name in _numbered("user", number):
+        user = world.store.users.add(User(username=name, slug=world.store.slug("user", name), active_isds=sources))
         account = OfferingUser(offering=offering, user=user, username=name, state=OfferingUserState.OK)
-        accounts.append(world.store.offering_users.add(account))
-    return {"offering_users": [account.uuid for account in accounts]}
+        accounts[name] = world.store.offering_users.add(account).uuid
+    return {"offering_users": accounts}
 
 
-def create_orders(world: World, body: dict[str, Any]) -> dict[str, Any]:
-    """``{offering, project, number, targets?}``: so many resources in creation, each with its executing order.
+def create_executing_orders(world: World, body: dict[str, Any]) -> dict[str, Any]:
+    """``{offering, project, number, targets?}``: so many resources in creation, ``resource-001`` and on, and their
+    orders.
 
-    As with Django's ``bulk_create`` nothing is told of them. ``targets`` is what this operation gave on another
-    instance: order and resource carry the UUIDs of their counterparts there. Gives ``{order, resource}`` each.
+    As with Django's ``bulk_create`` nothing is told of them. Gives their UUIDs, ``{orders, resources}`` by name;
+    ``targets`` is what was given on another instance, to be the backend ids of these.
     """
     payload = Payload(body)
     offering = _find(payload, "offering", world.store.offerings)
     project = _find(payload, "project", world.store.projects)
-    number, targets = payload.number("number", required=True), payload.mappings("targets")
+    number, targets = payload.number("number", required=True), payload.mapping("targets")
     payload.check()
     staff = next(iter(world.store.users.where("username", STAFF_USERNAME).values()))
-    plan = next(iter(offering.plans.values()), None)
-    made = []
-    for position in range(int(number or 0)):
-        target = targets[position] if targets else {}
-        name = f"resource-{position + 1:03}"
-        resource = world.store.resources.add(
-            Resource(
-                name=name,
-                slug=world.store.slug("resource", name),
-                offering=offering,
-                project=project,
-                plan=plan,
-                backend_id=target.get("resource", ""),
-            )
+    made: dict[str, dict[str, str]] = {"orders": {}, "resources": {}}
+    for name in _numbered("resource", number):
+        resource = Resource(
+            name=name,
+            slug=world.store.slug("resource", name),
+            offering=offering,
+            project=project,
+            plan=None,
+            backend_id=targets.get("resources", {}).get(name, ""),
         )
-        order = world.store.orders.add(
-            Order(
-                type=OrderType.CREATE,
-                resource=resource,
-                created_by=staff,
-                slug=world.store.slug("order", name),
-                state=OrderState.EXECUTING,
-                plan=plan,
-                backend_id=target.get("order", ""),
-            )
+        order = Order(
+            type=OrderType.CREATE,
+            resource=world.store.resources.add(resource),
+            created_by=staff,
+            slug=world.store.slug("order", name),
+            state=OrderState.EXECUTING,
+            backend_id=targets.get("orders", {}).get(name, ""),
         )
-        made.append({"order": order.uuid, "resource": resource.uuid})
-    return {"orders": made}
+        made["orders"][name] = world.store.orders.add(order).uuid
+        made["resources"][name] = resource.uuid
+    return made
+
+
+def _numbered(stem: str, number: float | None) -> list[str]:
+    return [f"{stem}-{position:03}" for position in range(1, int(number or 0) + 1)]
 
 
 def create_or_restore_offering_users_for_user(world: World, body: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +170,7 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
             set_resource,
             set_order_age,
             create_offering_users,
-            create_orders,
+            create_executing_orders,
             create_or_restore_offering_users_for_user,
             set_federated_identity_sync,
         )
