@@ -170,7 +170,8 @@ def _watch_for_end(over: asyncio.Event, *, ignore_interrupt: bool) -> None:
 
 
 def _bind(address: tuple[str, int]) -> socket.socket:
-    bound = socket.socket()
+    # asyncio sends without delay only where the socket says that it is TCP, and what is accepted inherits that.
+    bound = socket.socket(proto=socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
