@@ -9,6 +9,7 @@ log then says so, the pace of its own waits.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ from testyard.core.journal import Journal
 from testyard.core.json_client import trusted_certificates
 from testyard.waldur.agent_modules import agent_modules
 from testyard.waldur.calls import Call, CallRecorder
+from testyard.waldur.liveness import liveness_file
 from testyard.waldur.states import Side
 
 DISTRIBUTION = "waldur-site-agent"
@@ -101,7 +103,7 @@ class SiteAgent:
         self.pace = pace
         with _logging_kept():
             try:
-                self._configuration = self.modules.utils.load_configuration(
+                self.configuration = self.modules.utils.load_configuration(
                     str(configuration), user_agent_suffix=USER_AGENT_SUFFIX
                 )
             except ValueError as problem:
@@ -109,10 +111,10 @@ class SiteAgent:
                 raise UserError(message) from None
         self._log.install()
         self._forget_clients = self._watch_clients()
-        self.offering = self._configuration.waldur_offerings[0]
+        self.offering = self.configuration.waldur_offerings[0]
         self.backend, _ = self.modules.utils.get_backend_for_offering(self.offering, "order_processing_backend")
         self.client = self.modules.utils.get_client_for_offering(
-            self.offering, self._configuration.waldur_user_agent
+            self.offering, self.configuration.waldur_user_agent
         )
         self.processor: Any = None
 
@@ -127,7 +129,7 @@ class SiteAgent:
             self.processor = self.modules.processors.OfferingOrderProcessor(
                 self.offering,
                 self.client,
-                timezone=self._configuration.timezone,
+                timezone=self.configuration.timezone,
                 resource_backend=self.backend,
             )
 
@@ -179,7 +181,7 @@ class SiteAgent:
         def connect() -> None:
             consumers.extend(
                 self.modules.event_utils.setup_stomp_offering_subscriptions(
-                    self.offering, self._configuration.waldur_user_agent
+                    self.offering, self.configuration.waldur_user_agent
                 )
             )
 
@@ -255,17 +257,17 @@ class SiteAgent:
     @contextmanager
     def _at_pace(self) -> Iterator[None]:
         processors, subscriptions = self.modules.processors, self.modules.subscriptions
-        kept = processors.sleep, processors.touch_heartbeat, subscriptions.stomp
-        processors.touch_heartbeat = lambda: None
+        kept = processors.sleep, subscriptions.stomp
         retry_delay, heart_beat = self.pace.retry_delay, self.pace.heart_beat
         if retry_delay is not None:
             processors.sleep = lambda _delay: kept[0](retry_delay.total_seconds())
         if heart_beat is not None:
-            subscriptions.stomp = _stomp_with_heart_beat(kept[2], heart_beat)
+            subscriptions.stomp = _stomp_with_heart_beat(kept[1], heart_beat)
         try:
-            yield
+            with liveness_file(os.devnull):
+                yield
         finally:
-            processors.sleep, processors.touch_heartbeat, subscriptions.stomp = kept
+            processors.sleep, subscriptions.stomp = kept
 
 
 class _AgentLog(logging.Handler):

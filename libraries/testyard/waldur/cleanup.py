@@ -12,7 +12,6 @@ from testyard.waldur.api import Order, Resource, Waldur
 from testyard.waldur.federation import Federation
 from testyard.waldur.states import ResourceState
 
-
 # What a run prepares as staff, the last first, and which attribute starts with the run's id.
 PREPARED_COLLECTIONS = {
     "users": "username",
