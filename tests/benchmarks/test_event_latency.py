@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -45,11 +45,12 @@ class BareListener:
 
     def run(self) -> None:
         """Receive until the connection ends."""
-        while message := self.connection.recv():
-            now = time.monotonic_ns()
-            with self.changed:
-                self.arrived[json.loads(message)["username"]] = now
-                self.changed.notify_all()
+        with suppress(OSError, websocket.WebSocketException):  # closed at the end, perhaps while it waits
+            while message := self.connection.recv():
+                now = time.monotonic_ns()
+                with self.changed:
+                    self.arrived[json.loads(message)["username"]] = now
+                    self.changed.notify_all()
 
     def wait_for(self, username: str) -> int:
         """When the message about a username came."""
