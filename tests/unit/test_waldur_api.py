@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 
 import httpx
 import pytest
+from http_support import answer_with
 from testyard.core.errors import UserError
 from testyard.core.json_client import UnexpectedAnswerError
 from testyard.waldur.api import PAGE_SIZE, Order, Resource, Waldur, limits_text
@@ -46,9 +47,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     server = Server()
-    real = httpx.Client
-    transport = httpx.MockTransport(server.handle)
-    monkeypatch.setattr(httpx, "Client", lambda **options: real(transport=transport, **options))
+    answer_with(server.handle, monkeypatch)
     return server
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from http_support import answer_with
 from testyard.core.errors import UserError
 from testyard.waldur import membership
 from testyard.waldur.api import Waldur
@@ -40,9 +41,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     server = Server()
-    real = httpx.Client
-    transport = httpx.MockTransport(server.handle)
-    monkeypatch.setattr(httpx, "Client", lambda **options: real(transport=transport, **options))
+    answer_with(server.handle, monkeypatch)
     return server
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from http_support import answer_with
 from testyard.core.json_client import UnexpectedAnswerError
 from testyard.core.redact import secrets_in_use
 from testyard.waldur.api import Waldur
@@ -39,9 +40,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     server = Server()
-    real = httpx.Client
-    transport = httpx.MockTransport(server.handle)
-    monkeypatch.setattr(httpx, "Client", lambda **options: real(transport=transport, **options))
+    answer_with(server.handle, monkeypatch)
     return server
 
 

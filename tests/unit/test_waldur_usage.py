@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from http_support import answer_with
 from testyard.waldur import usage
 from testyard.waldur.api import Waldur
 from testyard.waldur.approval import ApprovingProvider
@@ -43,9 +44,7 @@ class Server:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     server = Server()
-    real = httpx.Client
-    transport = httpx.MockTransport(server.handle)
-    monkeypatch.setattr(httpx, "Client", lambda **options: real(transport=transport, **options))
+    answer_with(server.handle, monkeypatch)
     return server
 
 
