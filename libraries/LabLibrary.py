@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from datetime import timedelta
 from enum import Enum
-from pathlib import Path
 from typing import Any, Literal
 
 from robot.api import logger
@@ -18,7 +16,8 @@ from testyard.core.errors import NotMetError, UserError
 from testyard.core.listening import MaskingListener
 from testyard.core.tables import html_table
 from testyard.lab.environment import Environment, chosen_environment, missing_lab, missing_need
-from testyard.lab.supervisor import Supervisor, WaldurInstance, private_path, remove_stale_directories
+from testyard.lab.keeper import LabKeeper
+from testyard.lab.supervisor import WaldurInstance
 
 REQUEST_COLUMNS = ("method", "path", "status", "caller", "ms")
 NEEDS_PREFIX = "needs:"
@@ -65,8 +64,7 @@ class LabLibrary(MaskingListener):
         super().__init__()
         self._environment = chosen_environment(lab)
         self._slow = slow
-        self._supervisor: Supervisor | None = None
-        self._directory: Path | None = None
+        self._keeper = LabKeeper()
         self._passed: set[str] = set()
         self._not_passed: dict[str, str] = {}
         self._injected: list[tuple[str, Fault]] = []
@@ -100,7 +98,7 @@ class LabLibrary(MaskingListener):
 
     def close(self) -> None:
         """Stop the lab when the run ends, also after Ctrl-C."""
-        self._stop()
+        self._keeper.stop()
 
     def _reason_to_skip(self, tags: Iterable[str]) -> str:
         return self._reason_not_here(tags) or self._reason_not_now(tags)
@@ -136,7 +134,8 @@ class LabLibrary(MaskingListener):
     def start_the_lab(self, *, port: int = 0, within: timedelta = timedelta(seconds=20)) -> None:
         """Start Waldur A and Waldur B, each a process of its own, and wait until both are ready.
 
-        Does nothing when the lab runs already, and nothing on your own systems.
+        Takes the processes that an earlier suite of the run left behind, which `Stop The Lab` has emptied. Does
+        nothing when the lab runs already, and nothing on your own systems.
 
         Args:
             port: The TCP port for both, each on its own loopback address; 0 takes a free one.
@@ -149,17 +148,17 @@ class LabLibrary(MaskingListener):
             | Start The Lab |
             | Start The Lab | port=18080 |
         """
-        if self._environment is Environment.OWN or self._supervisor is not None:
+        if self._environment is Environment.OWN or self._keeper.lab is not None:
             return
-        supervisor = Supervisor()
-        supervisor.start_waldurs(port=port, ready_within=within)
-        self._supervisor = supervisor
-        for instance in supervisor.instances.values():
+        lab = self._keeper.hand_out(port=port, within=within)
+        for instance in lab.instances.values():
             logger.info(f"Waldur {instance.name} of the lab: {instance.url}, process {instance.process.pid}")
 
     @keyword(tags=["Setup"])
     def stop_the_lab(self) -> None:
-        """Undo every fault, check that none is left, and stop the lab's processes.
+        """Undo every fault, check that none is left, and empty the lab as if it had just been started.
+
+        Its processes wait for the next suite of the run and end with the run.
 
         Raises:
             NotMetError: A fault was still in force.
@@ -168,11 +167,11 @@ class LabLibrary(MaskingListener):
             | Stop The Lab |
         """
         try:
-            if self._supervisor is not None:
+            if self._keeper.lab is not None:
                 self._heal()
                 self.lab_should_be_clean()
         finally:
-            self._stop()
+            self._keeper.take_back()
 
     @keyword(tags=["Assertion"])
     def lab_should_be_clean(self) -> None:
@@ -242,18 +241,12 @@ class LabLibrary(MaskingListener):
     def lab_directory(self) -> str:
         """A directory for files that must not outlive the run, such as configurations with tokens.
 
-        It is removed with the lab; also on your own systems, where `Stop The Lab` does nothing else.
+        `Stop The Lab` removes it, also on your own systems, where it does nothing else.
 
         Example:
             | ${directory} = | Lab Directory |
         """
-        if self._environment is not Environment.OWN:
-            return str(self._instance("A").directory)
-        if self._directory is None:
-            remove_stale_directories()
-            self._directory = private_path()
-            self._directory.mkdir(mode=0o700)
-        return str(self._directory)
+        return str(self._keeper.directory())
 
     @keyword(tags=["Setup"])
     def run_shell_operation_on_the_lab(self, waldur: str, operation: str, **arguments: Any) -> dict[str, Any]:
@@ -450,16 +443,16 @@ class LabLibrary(MaskingListener):
             raise NotMetError(message)
 
     def _instances(self) -> list[WaldurInstance]:
-        return list(self._supervisor.instances.values()) if self._supervisor else []
+        return list(self._keeper.lab.instances.values()) if self._keeper.lab else []
 
     def _instance(self, waldur: str) -> WaldurInstance:
         if self._environment is Environment.OWN:
             message = "This keyword needs the embedded lab; the run uses your own systems."
             raise UserError(message)
-        if self._supervisor is None:
+        if self._keeper.lab is None:
             message = "The lab is not running: 'Start The Lab' first."
             raise UserError(message)
-        instances = self._supervisor.instances
+        instances = self._keeper.lab.instances
         if waldur not in instances:
             message = f"The lab has no Waldur {waldur!r}, expected one of {', '.join(instances)}."
             raise UserError(message)
@@ -468,16 +461,8 @@ class LabLibrary(MaskingListener):
     def _heal(self) -> None:
         while self._injected:
             waldur, fault = self._injected.pop()
-            if self._supervisor is not None:
-                self._supervisor.instances[waldur].control.clear_fault(fault.value)
-
-    def _stop(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.stop()
-            self._supervisor = None
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
+            if self._keeper.lab is not None:
+                self._keeper.lab.instances[waldur].control.clear_fault(fault.value)
 
 
 def why_not_passed(scenario: str, result: Any) -> str:

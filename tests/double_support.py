@@ -58,7 +58,7 @@ class Double:
     def __init__(self, directory: Path, runner: asyncio.Runner) -> None:
         self.instance = Instance("A", directory, Handshake(STAFF_TOKEN, CONTROL_TOKEN))
         self.gate = FakeGate()
-        self._control = self.instance.control(self.gate)
+        self._control = self.instance.control(self.gate, lambda: self.gate.history.append("renew"))
         self._runner = runner
 
     def call(

@@ -183,3 +183,10 @@ def test_what_the_control_api_has_not_is_not_found(double: Double, method: str, 
 def test_an_odd_query_is_refused(double: Double) -> None:
     assert double.control("GET", "/journal", query={"since": 1}).status == 400
     assert double.control("GET", "/journal", query={"after": "x"}).status == 400
+
+
+def test_a_reset_ends_every_fault_and_then_renews_the_instance(double):
+    double.fault("refuse_connections")
+    assert double.control("POST", "/reset").status == 204
+    assert double.gate.history == ["close", "open", "renew"]
+    assert double.control("GET", "/faults").json == {"active": {}}

@@ -57,6 +57,10 @@ class WaldurControl:
         """Switch every fault off."""
         self._client.call("DELETE", "/faults")
 
+    def reset(self) -> None:
+        """Empty the double as if it had just been started: data, journals, queues, connections and faults."""
+        self._client.post("/reset")
+
     def drop_stomp_connections(self) -> int:
         """Cut every STOMP connection; returns how many there were."""
         return int(self._client.post("/stomp/drop")["dropped"])

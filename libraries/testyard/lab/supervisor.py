@@ -150,6 +150,19 @@ class Supervisor:
         )
         return WaldurInstance(name, f"http://{host}:{port}", host, port, staff_token, control, directory, process)
 
+    def serves(self, port: int) -> bool:
+        """Whether every process lives, and on this port; 0 is any."""
+        return all(each.process.poll() is None and port in {0, each.port} for each in self._instances)
+
+    def renew(self) -> None:
+        """Empty every Waldur as if it had just been started; the processes, their ports and tokens stay.
+
+        Raises:
+            UserError: One does not answer any more.
+        """
+        for instance in self._instances:
+            instance.control.reset()
+
     def stop(self) -> None:
         """Stop every process and remove every directory; safe to call again."""
         for instance in self._instances:

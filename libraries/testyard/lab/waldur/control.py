@@ -62,6 +62,7 @@ class ControlApplication:
         events: The journal of events.
         broker: The STOMP broker.
         gate: The public listening socket.
+        renew: Replaces the instance, this application included, by an empty one.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class ControlApplication:
         events: Journal,
         broker: Broker,
         gate: Gate,
+        renew: Callable[[], None],
     ) -> None:
         self._world = world
         self._name = name
@@ -84,6 +86,7 @@ class ControlApplication:
         self._events = events
         self._broker = broker
         self._gate = gate
+        self._renew = renew
         self._boot_identifier = new_identifier()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -149,6 +152,11 @@ class ControlApplication:
             await self._clear(parse_fault(name))
         return empty(204)
 
+    async def _reset(self, call: "_Call") -> Reply:
+        await self._clear_faults(call)
+        self._renew()
+        return empty(204)
+
     async def _drop_stomp(self, _call: "_Call") -> Reply:
         return json_reply({"dropped": self._broker.drop_connections()})
 
@@ -169,6 +177,7 @@ class ControlApplication:
         ("POST", "marker", ""): _write_marker,
         ("GET", "faults", ""): _list_faults,
         ("DELETE", "faults", ""): _clear_faults,
+        ("POST", "reset", ""): _reset,
         ("POST", "stomp", "drop"): _drop_stomp,
         ("GET", "stomp", "connections"): _list_connections,
     }

@@ -1,5 +1,6 @@
 """One Waldur instance: its parts put together, without sockets."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -61,8 +62,8 @@ class Instance:
         stomp = Router(routes=websocket_routes(self.broker, STOMP_PATH))
         self.public = PublicApplication(self.world, ENDPOINTS, log_in, self.requests, stomp)
 
-    def control(self, gate: Gate) -> ControlApplication:
-        """The control API, which opens and closes the public side through ``gate``."""
+    def control(self, gate: Gate, renew: Callable[[], None]) -> ControlApplication:
+        """The control API; ``gate`` opens and closes the public side, ``renew`` replaces the instance."""
         return ControlApplication(
             self.world,
             name=self._name,
@@ -72,6 +73,7 @@ class Instance:
             events=self.events,
             broker=self.broker,
             gate=gate,
+            renew=renew,
         )
 
     def close(self) -> None:

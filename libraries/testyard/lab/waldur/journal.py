@@ -39,8 +39,10 @@ class Journal:
             **fields: JSON values; ``sequence``, ``monotonic_ns`` and ``utc`` are put before them.
 
         Returns:
-            The entry's sequence number.
+            The entry's sequence number; the last one's when the journal is closed already.
         """
+        if self._file.closed:  # a request that outlived its world
+            return self.last
         self.last += 1
         line = to_json({"sequence": self.last, "monotonic_ns": time.monotonic_ns(), "utc": timestamp()} | fields)
         self._file.write(line + b"\n")

@@ -14,7 +14,8 @@ from pathlib import Path
 import uvicorn
 from uvicorn.server import ServerState
 
-from testyard.lab.waldur.app import Application
+from testyard.lab.waldur.app import Application, Receive, Scope, Send
+from testyard.lab.waldur.control import ControlApplication
 from testyard.lab.waldur.instance import Handshake, Instance
 
 _KEEP_ALIVE_SECONDS = 75
@@ -60,6 +61,7 @@ class Listener:
     def __init__(self, application: Application, listening: socket.socket, *, websockets: bool) -> None:
         self._config = uvicorn.Config(
             application,
+            interface="asgi3",
             http="httptools",
             ws="websockets-sansio" if websockets else "none",
             lifespan="off",
@@ -108,6 +110,10 @@ class Listener:
             self._server = None
         if self._waiting is not None:
             self._waiting.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Cut every connection; new ones are taken as before."""
         for connection in list(self._state.connections):
             transport = getattr(connection, "transport", None)
             if isinstance(transport, asyncio.Transport):
@@ -116,6 +122,46 @@ class Listener:
     def _protocol(self) -> asyncio.Protocol:
         factory: Callable[..., asyncio.Protocol] = self._config.http_protocol_class
         return factory(config=self._config, server_state=self._state, app_state={})
+
+
+class Renewable:
+    """One Waldur instance after the other under the same addresses, each with an empty world.
+
+    Args:
+        make: Makes an instance.
+    """
+
+    def __init__(self, make: Callable[[], Instance]) -> None:
+        self._make = make
+        self._instance = make()
+        self._listener: Listener | None = None
+        self._control: ControlApplication | None = None
+
+    def stand_behind(self, listener: Listener) -> None:
+        """Say where the public side is served."""
+        self._listener = listener
+        self._control = self._instance.control(listener, self.renew)
+
+    async def public(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the public side of the instance of the moment."""
+        await self._instance.public(scope, receive, send)
+
+    async def control(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the control API of the instance of the moment."""
+        assert self._control is not None
+        await self._control(scope, receive, send)
+
+    def renew(self) -> None:
+        """Cut every connection to the public side and begin anew, as a new process would."""
+        assert self._listener is not None
+        self._listener.cut()
+        self._instance.close()
+        self._instance = self._make()
+        self.stand_behind(self._listener)
+
+    def close(self) -> None:
+        """Close the journals."""
+        self._instance.close()
 
 
 async def serve(
@@ -137,9 +183,10 @@ async def serve(
         handshake: The secrets.
         ignore_interrupt: Whether Ctrl-C is left to the parent.
     """
-    instance = Instance(name, directory, handshake)
-    public_listener = Listener(instance.public, public, websockets=True)
-    control_listener = Listener(instance.control(public_listener), control, websockets=False)
+    renewable = Renewable(lambda: Instance(name, directory, handshake))
+    public_listener = Listener(renewable.public, public, websockets=True)
+    renewable.stand_behind(public_listener)
+    control_listener = Listener(renewable.control, control, websockets=False)
     over = asyncio.Event()
     _watch_for_end(over, ignore_interrupt=ignore_interrupt)
     try:
@@ -149,7 +196,7 @@ async def serve(
     finally:
         public_listener.abort()
         control_listener.abort()
-        instance.close()
+        renewable.close()
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -1,0 +1,117 @@
+"""Between suites the lab is kept, as empty as a new one; what does not live any more is replaced."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+import websocket
+from testyard.core.json_client import UnexpectedAnswerError
+from testyard.lab.keeper import LabKeeper
+from testyard.lab.supervisor import Supervisor, WaldurInstance, listen_on
+from testyard.waldur.api import Waldur
+from testyard.waldur.provisioning import Provisioner
+
+WITHIN = timedelta(seconds=20)
+
+
+@pytest.fixture
+def keeper() -> Iterator[LabKeeper]:
+    keeper = LabKeeper()
+    yield keeper
+    keeper.stop()
+
+
+def hand_out(keeper: LabKeeper, port: int = 0) -> WaldurInstance:
+    """Waldur A of the lab."""
+    return keeper.hand_out(port=port, within=WITHIN).instances["A"]
+
+
+def test_the_next_suite_gets_the_same_processes_with_nothing_in_them(keeper: LabKeeper) -> None:
+    first = hand_out(keeper)
+    ready = first.control.ready()
+    with Waldur(first.url, first.staff_token) as staff:
+        provisioner = Provisioner(staff, "first")
+        token = provisioner.create_token(provisioner.create_user("somebody"))
+        before = len(list(staff.all("users")))
+    first.control.shell("set_federated_identity_sync", enabled=True)
+    first.control.set_fault("no_stomp")
+    keeper.take_back()
+
+    second = hand_out(keeper)
+    assert (second.process.pid, second.port) == (first.process.pid, first.port)
+    assert second.control.ready()["boot_id"] != ready["boot_id"]
+    assert second.control.active_faults() == {}
+    assert second.control.journal() == []
+    assert second.control.events() == []
+    with Waldur(second.url, token) as somebody, pytest.raises(UnexpectedAnswerError, match="401"):
+        somebody.get("users/me")
+    with Waldur(second.url, second.staff_token) as staff:
+        assert len(list(staff.all("users"))) == before - 1 == 1
+        with pytest.raises(UnexpectedAnswerError, match=r"Identity Bridge is disabled"):
+            Provisioner(staff, "second").push_identity("somebody", "isd:example")
+
+
+def test_connections_of_the_suite_before_are_cut(keeper: LabKeeper) -> None:
+    instance = hand_out(keeper)
+    connection = websocket.create_connection(f"ws://{instance.host}:{instance.port}/rmqws-stomp", timeout=5)
+    keeper.take_back()
+    with pytest.raises((websocket.WebSocketException, ConnectionError)):
+        connection.recv()
+    connection.close()
+    assert hand_out(keeper).control.stomp_connections() == []
+
+
+def test_a_lab_that_died_is_replaced(keeper: LabKeeper) -> None:
+    first = hand_out(keeper)
+    first.process.kill()
+    first.process.wait()
+    keeper.take_back()
+    assert hand_out(keeper).process.pid != first.process.pid
+
+
+def test_a_lab_that_dies_while_it_waits_is_replaced(keeper: LabKeeper) -> None:
+    first = hand_out(keeper)
+    keeper.take_back()
+    first.process.kill()
+    first.process.wait()
+    assert hand_out(keeper).process.pid != first.process.pid
+
+
+def test_another_port_is_another_lab(keeper: LabKeeper) -> None:
+    first = hand_out(keeper)
+    keeper.take_back()
+    listeners = listen_on(["127.0.0.1", "127.0.0.2"], 0)
+    port = listeners[0].getsockname()[1]
+    for listener in listeners:
+        listener.close()
+    second = hand_out(keeper, port)
+    assert (second.port, first.process.poll() is None) == (port, False)
+
+
+def test_the_end_of_the_run_ends_what_waits(keeper: LabKeeper) -> None:
+    first = hand_out(keeper)
+    keeper.take_back()
+    keeper.stop()
+    assert first.process.poll() is not None
+    assert keeper.lab is None
+
+
+def test_the_private_directory_goes_with_the_suite(keeper: LabKeeper) -> None:
+    hand_out(keeper)
+    directory = keeper.directory()
+    assert directory == keeper.directory()
+    assert directory.stat().st_mode & 0o777 == 0o700
+    keeper.take_back()
+    assert not directory.exists()
+    assert keeper.directory() != directory
+
+
+def test_a_lab_that_refuses_to_be_emptied_is_stopped(keeper: LabKeeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    def renew(_self: Supervisor) -> None:
+        message = "answered 500"
+        raise UnexpectedAnswerError(message, 500, "")
+
+    first = hand_out(keeper)
+    monkeypatch.setattr(Supervisor, "renew", renew)
+    keeper.take_back()
+    assert first.process.poll() is not None
