@@ -16,8 +16,7 @@ from testyard.core.errors import NotMetError, UserError
 from testyard.core.listening import MaskingListener
 from testyard.core.tables import html_table
 from testyard.lab.environment import Environment, chosen_environment, missing_lab, missing_need
-from testyard.lab.keeper import LabKeeper
-from testyard.lab.supervisor import WaldurInstance
+from testyard.lab.supervisor import LabKeeper, WaldurInstance
 
 REQUEST_COLUMNS = ("method", "path", "status", "caller", "ms")
 NEEDS_PREFIX = "needs:"

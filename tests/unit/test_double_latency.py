@@ -40,7 +40,7 @@ async def _request(application: Any, method: str, path: str, headers: dict[str, 
 
 def test_held_up_requests_are_answered_when_the_fault_ends(tmp_path: Path) -> None:
     instance = Instance("A", tmp_path, Handshake(STAFF_TOKEN, CONTROL_TOKEN))
-    control = instance.control(FakeGate())
+    control = instance.control(FakeGate(), instance.close)
     lab = {"X-Lab-Token": CONTROL_TOKEN}
     staff = {"Authorization": f"Token {STAFF_TOKEN}"}
 

@@ -6,8 +6,7 @@ from datetime import timedelta
 import pytest
 import websocket
 from testyard.core.json_client import UnexpectedAnswerError
-from testyard.lab.keeper import LabKeeper
-from testyard.lab.supervisor import Supervisor, WaldurInstance, listen_on
+from testyard.lab.supervisor import LabKeeper, Supervisor, WaldurInstance, listen_on
 from testyard.waldur.api import Waldur
 from testyard.waldur.provisioning import Provisioner
 
