@@ -12,16 +12,10 @@ from typing import Any
 
 import httpx
 
-from testyard.lab.sabotage.defect import Defect, defect, wrap
+from testyard.lab.sabotage.defect import Defect, agent_backend, defect, wrap
 
 # Longer than any answer of the lab takes, shorter than a scenario looks whether the agent hangs.
 TIME_LIMIT_SECONDS = 0.2
-
-
-def _backend() -> Any:
-    from waldur_site_agent_waldur.backend import WaldurBackend
-
-    return WaldurBackend
 
 
 # Waldurs that do not answer: the agent's.
@@ -29,7 +23,7 @@ def _backend() -> Any:
 
 @defect("b-not-looked-at", "the agent starts its work without looking whether B answers", "USR-X9")
 def b_not_looked_at() -> None:
-    wrap(_backend(), "run_preflight", lambda _original, _self: None)
+    wrap(agent_backend(), "run_preflight", lambda _original, _self: None)
 
 
 @defect("order-errs-without-b", "A's orders err while B does not answer", "USR-X9")
@@ -57,7 +51,7 @@ def b_given_up() -> None:
         given_up.add(address)
         return False
 
-    wrap(_backend(), "ping", ping)
+    wrap(agent_backend(), "ping", ping)
 
 
 @defect(
@@ -82,7 +76,7 @@ def work_without_waldur_a() -> None:
             return original(self, *arguments)
         except Exception:
             settings = self.offering.backend_settings
-            backend = _backend()(settings, self.offering.backend_components_dict)
+            backend = agent_backend()(settings, self.offering.backend_components_dict)
             with suppress(Exception):
                 backend.client.ping()
             raise

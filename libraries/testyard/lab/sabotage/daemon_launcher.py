@@ -11,15 +11,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from testyard.lab.sabotage.defect import DEFECT_VARIABLE, wrap
+from testyard.lab.sabotage.defect import DEFECT_VARIABLE, agent_backend, wrap
 from testyard.waldur.daemon_launcher import main
 from testyard.waldur.models_on_demand import load_models_on_demand
-
-
-def _backend() -> Any:
-    from waldur_site_agent_waldur.backend import WaldurBackend
-
-    return WaldurBackend
 
 
 def _instead_of_working(act: Callable[..., None]) -> None:
@@ -63,7 +57,7 @@ def breaks_down() -> None:
 
 def never_done() -> None:
     """An order on B is pending for ever."""
-    wrap(_backend(), "check_pending_order", lambda _original, _self, _order: False)
+    wrap(agent_backend(), "check_pending_order", lambda _original, _self, _order: False)
 
 
 def errs() -> None:
@@ -74,7 +68,7 @@ def errs() -> None:
         message = f"Target order {order} failed"
         raise BackendError(message)
 
-    wrap(_backend(), "check_pending_order", check)
+    wrap(agent_backend(), "check_pending_order", check)
 
 
 DEFECTS: dict[str, Callable[[], None]] = {

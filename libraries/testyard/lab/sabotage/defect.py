@@ -56,3 +56,10 @@ def double_with_defect() -> None:
         original(self, "testyard.lab.sabotage.waldur")
 
     wrap(supervisor.Supervisor, "__init__", start)
+
+
+def agent_backend() -> Any:
+    """The agent's class that works on B."""
+    from waldur_site_agent_waldur.backend import WaldurBackend
+
+    return WaldurBackend

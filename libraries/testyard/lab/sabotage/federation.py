@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from testyard.core.deadline import Deadline, wait_until
-from testyard.lab.sabotage.defect import Defect, defect, double_with_defect, wrap
+from testyard.lab.sabotage.defect import Defect, agent_backend, defect, double_with_defect, wrap
 
 CLOSED_WITHIN = timedelta(seconds=10)
 
@@ -23,12 +23,6 @@ CREATES = (
     *("FED-N1", "FED-N2", "FED-N3", "FED-N4", "FED-S5"),
 )
 CONVERTS = ("FED-2", "FED-8", "FED-K2", "FED-N2", "FED-N3", "FED-N4")
-
-
-def _backend() -> Any:
-    from waldur_site_agent_waldur.backend import WaldurBackend
-
-    return WaldurBackend
 
 
 def _mapper() -> Any:
@@ -56,7 +50,7 @@ def agent_writes_backend_id_on_b() -> None:
         )
         return info
 
-    wrap(_backend(), "create_resource_with_id", create)
+    wrap(agent_backend(), "create_resource_with_id", create)
 
 
 @defect("factor-ignored", "limits reach B under B's names but not multiplied", *CONVERTS)
@@ -111,7 +105,7 @@ def zero_limits_dropped() -> None:
 
 @defect("limits-not-updated", "the agent reports an update done without changing B", "FED-3")
 def limits_not_updated() -> None:
-    wrap(_backend(), "set_resource_limits", lambda _original, _self, *_, **__: None)
+    wrap(agent_backend(), "set_resource_limits", lambda _original, _self, *_, **__: None)
 
 
 @defect("done-without-resource", "an order is done although the agent ordered nothing on B", *CREATES)
@@ -121,13 +115,13 @@ def done_without_resource() -> None:
     def create(_original: Any, _self: Any, *_: Any, **__: Any) -> Any:
         return BackendResourceInfo(backend_id=str(uuid.uuid4()), pending_order_id=str(uuid.uuid4()), limits={})
 
-    wrap(_backend(), "create_resource_with_id", create)
-    wrap(_backend(), "check_pending_order", lambda _original, _self, _order: True)
+    wrap(agent_backend(), "create_resource_with_id", create)
+    wrap(agent_backend(), "check_pending_order", lambda _original, _self, _order: True)
 
 
 @defect("termination-not-forwarded", "A's resource ends, B's lives on", "FED-4", "FED-7b", "FED-8")
 def termination_not_forwarded() -> None:
-    wrap(_backend(), "delete_resource", lambda _original, _self, *_, **__: None)
+    wrap(agent_backend(), "delete_resource", lambda _original, _self, *_, **__: None)
 
 
 @defect("target-events-uninvited", "the agent connects to B's events although they are switched off", "FED-8")
@@ -136,7 +130,7 @@ def target_events_uninvited() -> None:
         self.backend_settings = {**self.backend_settings, "target_stomp_enabled": True}
         return original(self, *arguments)
 
-    wrap(_backend(), "setup_target_event_subscriptions", subscribe)
+    wrap(agent_backend(), "setup_target_event_subscriptions", subscribe)
 
 
 @defect("backend-id-of-the-order", "A's resource carries the UUID of B's order", *CREATES)
@@ -146,7 +140,7 @@ def backend_id_of_the_order() -> None:
         info.backend_id = info.pending_order_id
         return info
 
-    wrap(_backend(), "create_resource_with_id", create)
+    wrap(agent_backend(), "create_resource_with_id", create)
 
 
 @defect("provider-not-found", "the agent starts without its service provider", "FED-1")
@@ -211,7 +205,7 @@ def reconnects_deaf() -> None:
 
 @defect("roles-not-mapped", "every member becomes an administrator on B", "FED-S5")
 def roles_not_mapped() -> None:
-    wrap(_backend(), "_map_role", lambda _original, _self, _role: "PROJECT.ADMIN")
+    wrap(agent_backend(), "_map_role", lambda _original, _self, _role: "PROJECT.ADMIN")
 
 
 # Waldur's.

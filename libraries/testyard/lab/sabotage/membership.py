@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from testyard.lab.sabotage.defect import Defect, defect, double_with_defect, wrap
+from testyard.lab.sabotage.defect import Defect, agent_backend, defect, double_with_defect, wrap
 
 MEMBERS = "USR-X3"
 END_DATES = "USR-X5"
 IDENTITIES = "USR-X6"
-
-
-def _backend() -> Any:
-    from waldur_site_agent_waldur.backend import WaldurBackend
-
-    return WaldurBackend
 
 
 def _client() -> Any:
@@ -41,17 +35,17 @@ def _bridge() -> Any:
 
 @defect("removed-member-keeps-access", "who left A's project stays in B's", MEMBERS, IDENTITIES)
 def removed_member_keeps_access() -> None:
-    wrap(_backend(), "remove_users_from_resource", lambda _original, _self, *_, **__: [])
+    wrap(agent_backend(), "remove_users_from_resource", lambda _original, _self, *_, **__: [])
 
 
 @defect("role-mapping-ignored", "members get the role on B that they have on A", MEMBERS)
 def role_mapping_ignored() -> None:
-    wrap(_backend(), "_map_role", lambda _original, _self, role: role)
+    wrap(agent_backend(), "_map_role", lambda _original, _self, role: role)
 
 
 @defect("changed-role-not-carried", "a member keeps the role on B that they had on A before", MEMBERS)
 def changed_role_not_carried() -> None:
-    wrap(_backend(), "reconcile_existing_user_roles", lambda _original, _self, *_: None)
+    wrap(agent_backend(), "reconcile_existing_user_roles", lambda _original, _self, *_: None)
 
 
 @defect("old-role-kept", "a member whose role changed has both roles on B", MEMBERS)
@@ -61,7 +55,7 @@ def old_role_kept() -> None:
         original(self, *arguments)
         del self.client.remove_user_from_project
 
-    wrap(_backend(), "reconcile_existing_user_roles", reconcile)
+    wrap(agent_backend(), "reconcile_existing_user_roles", reconcile)
 
 
 @defect("members-added-again", "every cycle adds the members who are there already", MEMBERS)
@@ -69,7 +63,7 @@ def members_added_again() -> None:
     def add(original: Any, self: Any, resource: Any, _new: Any, **options: Any) -> Any:
         return original(self, resource, set(options["user_cuids"]), **options)
 
-    wrap(_backend(), "add_users_to_resource", add)
+    wrap(agent_backend(), "add_users_to_resource", add)
 
 
 @defect("restriction-ignored", "a restricted resource keeps its members on B", MEMBERS)
@@ -115,7 +109,7 @@ def strangers_not_claimed() -> None:
         finally:
             self.user_resolve_method = kept
 
-    wrap(_backend(), "remove_users_from_resource", remove)
+    wrap(agent_backend(), "remove_users_from_resource", remove)
 
 
 # Identities: the agent's and Waldur's.
@@ -194,7 +188,7 @@ def _decide(change: Callable[[Any, Any, Any], bool | None]) -> None:
     def decide(original: Any, self: Any, *days: Any) -> bool | None:
         return change(self, days, original(self, *days))
 
-    wrap(_backend(), "_decide_end_date_sync_direction", decide)
+    wrap(agent_backend(), "_decide_end_date_sync_direction", decide)
 
 
 @defect("end-date-in-wrong-direction", "the side that should take over decides", END_DATES)
@@ -211,7 +205,7 @@ def end_date_although_off() -> None:
         if self.end_date_sync_direction is EndDateSyncDirection.DISABLED:
             self.end_date_sync_direction = EndDateSyncDirection.A_TO_B
 
-    wrap(_backend(), "__init__", build)
+    wrap(agent_backend(), "__init__", build)
 
 
 @defect("equal-end-dates-sent", "end dates are sent although both sides agree", END_DATES)
@@ -232,7 +226,7 @@ def last_change_ignored() -> None:
 
 @defect("project-end-date-forgotten", "only the resource's end date is carried", END_DATES)
 def project_end_date_forgotten() -> None:
-    wrap(_backend(), "sync_project_end_date", lambda _original, _self, *_: None)
+    wrap(agent_backend(), "sync_project_end_date", lambda _original, _self, *_: None)
 
 
 @defect("end-date-never-taken-back", "an end date that was removed stays on the other side", END_DATES)

@@ -9,15 +9,9 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from testyard.lab.sabotage.defect import Defect, defect, wrap
+from testyard.lab.sabotage.defect import Defect, agent_backend, defect, wrap
 
 PAGE = slice(100, 200)
-
-
-def _backend() -> Any:
-    from waldur_site_agent_waldur.backend import WaldurBackend
-
-    return WaldurBackend
 
 
 def _reporter() -> Any:
@@ -73,7 +67,7 @@ def _on_rejection(answer: Callable[[Any, str, Exception], bool]) -> None:
             return answer(self, order, problem)
         return pending
 
-    wrap(_backend(), "check_pending_order", check)
+    wrap(agent_backend(), "check_pending_order", check)
 
 
 # Usage reports.

@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from testyard.lab.sabotage.defect import Defect, defect, double_with_defect, wrap
+from testyard.lab.sabotage.defect import Defect, agent_backend, defect, double_with_defect, wrap
 
 SYNCS = ("USR-1.4", "USR-3.4")
 REPEATS = ("USR-1.5", "USR-3.5")
-
-
-def _backend() -> Any:
-    from waldur_site_agent_waldur.backend import WaldurBackend
-
-    return WaldurBackend
 
 
 # The agent's.
@@ -60,12 +54,12 @@ def patched_when_equal() -> None:
                 marketplace_offering_users_partial_update.sync(uuid=account.uuid, client=client, body=body)
         return changed
 
-    wrap(_backend(), "sync_offering_user_usernames", sync)
+    wrap(agent_backend(), "sync_offering_user_usernames", sync)
 
 
 @defect("sync-does-nothing", "the sync says that it changed usernames and changes none", *SYNCS)
 def sync_does_nothing() -> None:
-    wrap(_backend(), "sync_offering_user_usernames", lambda _original, _self, *_: True)
+    wrap(agent_backend(), "sync_offering_user_usernames", lambda _original, _self, *_: True)
 
 
 @defect("sync-from-a-to-b", "the sync carries A's usernames to B", *SYNCS)
@@ -89,7 +83,7 @@ def sync_from_a_to_b() -> None:
             marketplace_offering_users_partial_update.sync(uuid=account.uuid, client=target, body=body)
         return True
 
-    wrap(_backend(), "sync_offering_user_usernames", sync)
+    wrap(agent_backend(), "sync_offering_user_usernames", sync)
 
 
 @defect("flag-ignored", "the reconciliation runs on an offering that did not ask for it", "USR-3.6")
