@@ -237,15 +237,18 @@ class LabLibrary(MaskingListener):
         return Secret(self._instance(waldur).staff_token)
 
     @keyword(tags=["Getter"])
-    def lab_directory(self) -> str:
-        """A directory for files that must not outlive the run, such as configurations with tokens.
+    def lab_directory(self) -> str | None:
+        """A directory for files that must not outlive the suite, such as configurations with tokens.
 
-        `Stop The Lab` removes it, also on your own systems, where it does nothing else.
+        `Stop The Lab` removes it, and so does the end of the run, however it ends. None on your own systems.
 
         Example:
             | ${directory} = | Lab Directory |
         """
-        return str(self._keeper.directory())
+        if self._environment is Environment.OWN:
+            return None
+        self._instance("A")
+        return str(self._keeper.directory)
 
     @keyword(tags=["Setup"])
     def run_shell_operation_on_the_lab(self, waldur: str, operation: str, **arguments: Any) -> dict[str, Any]:

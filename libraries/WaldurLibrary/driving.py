@@ -17,7 +17,7 @@ from testyard.stomp.channel import Channel
 from testyard.waldur.agent import Pace
 from testyard.waldur.api import limits_text
 from testyard.waldur.calls import Call
-from testyard.waldur.configuration import write_configuration
+from testyard.waldur.configuration import configuration_in_memory, write_configuration
 from testyard.waldur.federation import open_federation, open_own_federation
 from testyard.waldur.preflight import (
     REQUIREMENT_COLUMNS,
@@ -40,11 +40,12 @@ class DrivingKeywords:
     _session: Session
 
     @keyword(tags=["Setup"])
-    def write_agent_configuration(self, directory: str, content: dict[str, Any]) -> str:
+    def write_agent_configuration(self, directory: str | None, content: dict[str, Any]) -> str:
         """Write a configuration file for the site agent that only this user can read.
 
         Args:
-            directory: Where to write it; it holds tokens, so it should not outlive the run.
+            directory: Where to write it; it holds tokens, so it should not outlive the run. None keeps it in
+                this process's memory.
             content: The file's content; Secret values are written as they are.
 
         Returns:
@@ -53,6 +54,8 @@ class DrivingKeywords:
         Example:
             | ${path} = | Write Agent Configuration | ${directory} | ${content} |
         """
+        if directory is None:
+            return str(configuration_in_memory(_revealed(content)))
         path = Path(directory) / f"agent-{len(list(Path(directory).glob('agent-*.yaml'))) + 1}.yaml"
         write_configuration(path, _revealed(content))
         return str(path)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 import websocket
 from testyard.core.json_client import UnexpectedAnswerError
-from testyard.lab.supervisor import LabKeeper, Supervisor, WaldurInstance, listen_on
+from testyard.lab.supervisor import LabError, LabKeeper, Supervisor, WaldurInstance, listen_on
 from testyard.waldur.api import Waldur
 from testyard.waldur.provisioning import Provisioner
 
@@ -97,12 +97,15 @@ def test_the_end_of_the_run_ends_what_waits(keeper: LabKeeper) -> None:
 
 def test_the_private_directory_goes_with_the_suite(keeper: LabKeeper) -> None:
     hand_out(keeper)
-    directory = keeper.directory()
-    assert directory == keeper.directory()
+    directory = keeper.directory
+    assert directory == keeper.directory
     assert directory.stat().st_mode & 0o777 == 0o700
     keeper.take_back()
     assert not directory.exists()
-    assert keeper.directory() != directory
+    with pytest.raises(LabError, match="The lab is not running"):
+        _ = keeper.directory
+    hand_out(keeper)
+    assert list(keeper.directory.iterdir()) == []
 
 
 def test_a_lab_that_refuses_to_be_emptied_is_stopped(keeper: LabKeeper, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from testyard.core.redact import secrets_in_use
 from testyard.waldur.configuration import (
     AgentConfiguration,
     OfferingConfiguration,
+    configuration_in_memory,
     load_configuration,
     write_configuration,
 )
@@ -433,3 +434,12 @@ def test_what_is_sent_to_b_are_exactly_the_components_that_b_must_have(component
 )
 def test_a_target_component_tells_where_its_amount_comes_from(components, origins):
     assert mapping(**components).origins_of_target_components() == origins
+
+
+def test_a_configuration_in_memory_is_read_like_a_file_and_is_nobody_elses():
+    path = configuration_in_memory({"offerings": ["one"]})
+    assert path.read_text() == "offerings:\n- one\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_nlink == 0, "it has a name in a directory"
+    with pytest.raises(UserError, match="<secret>"):
+        configuration_in_memory({"token": "<secret>"})

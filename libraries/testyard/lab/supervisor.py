@@ -30,6 +30,7 @@ from testyard.lab.control import WaldurControl
 START_TIMEOUT = timedelta(seconds=20)
 STOP_TIMEOUT = timedelta(seconds=3)
 DIRECTORY_PREFIX = "testyard-"
+SUITE_DIRECTORY = "suite"
 
 # One address per Waldur and one port for both: the real agent dials the STOMP endpoint of both instances
 # on the same port, each on its own host.
@@ -120,7 +121,7 @@ class Supervisor:
         host, port = listener.getsockname()
         staff_token, control_token = secrets.token_hex(20), secrets.token_hex(20)
         secrets_in_use.add(staff_token, control_token)
-        directory = private_path()
+        directory = Path(tempfile.gettempdir()) / f"{DIRECTORY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
         with listener, listening_socket(host, 0) as control_listener:
             control_port = control_listener.getsockname()[1]
             descriptors = (listener.fileno(), control_listener.fileno())
@@ -191,7 +192,6 @@ class LabKeeper:
     def __init__(self) -> None:
         self.lab: Supervisor | None = None
         self._waiting: Supervisor | None = None
-        self._directory: Path | None = None
 
     def hand_out(self, *, port: int, within: timedelta) -> Supervisor:
         """Start the lab, or take the one that waits; it is as empty as a new one.
@@ -215,10 +215,10 @@ class LabKeeper:
 
     def take_back(self) -> None:
         """Empty the lab and keep it for the next suite; stop it when it does not answer any more."""
-        self._remove_directory()
-        lab, self.lab = self.lab, None
-        if lab is None:
+        if self.lab is None:
             return
+        shutil.rmtree(self.directory, ignore_errors=True)
+        lab, self.lab = self.lab, None
         try:
             lab.renew()
         except UserError:
@@ -232,21 +232,20 @@ class LabKeeper:
             if lab is not None:
                 lab.stop()
         self.lab = self._waiting = None
-        self._remove_directory()
 
+    @property
     def directory(self) -> Path:
-        """A directory for what must not outlive the suite; only this user can read it."""
-        if self._directory is None:
-            remove_stale_directories()
-            directory = private_path()
-            directory.mkdir(mode=0o700)
-            self._directory = directory
-        return self._directory
+        """A directory for what must not outlive the suite; it also ends with the lab's first process.
 
-    def _remove_directory(self) -> None:
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
+        Raises:
+            LabError: No suite uses the lab.
+        """
+        if self.lab is None:
+            message = "The lab is not running, so it has no directory."
+            raise LabError(message)
+        directory = next(iter(self.lab.instances.values())).directory / SUITE_DIRECTORY
+        directory.mkdir(mode=0o700, exist_ok=True)
+        return directory
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -307,11 +306,6 @@ def _wait_until_ready(instance: WaldurInstance, deadline: Deadline) -> None:
             message = f"{name} was not ready after {seconds(deadline.elapsed)}."
             raise LabError(message)
         deadline.pause(timedelta(milliseconds=10))
-
-
-def private_path() -> Path:
-    """A path for a directory of this process alone; when it is killed, the next run removes the directory."""
-    return Path(tempfile.gettempdir()) / f"{DIRECTORY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def remove_stale_directories() -> None:

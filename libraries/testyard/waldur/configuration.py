@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, AnyHttpUrl, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from testyard.core.errors import ConfigurationError
+from testyard.core.errors import ConfigurationError, UserError
 from testyard.core.redact import refuse_placeholder, secrets_in_use
 
 # Such words are not shown in messages: they might be tokens.
@@ -170,6 +170,23 @@ def write_configuration(path: Path, content: Mapping[str, Any]) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
         os.fchmod(stream.fileno(), 0o600)  # the file may have been there, readable by all
         stream.write(text)
+
+
+def configuration_in_memory(content: Mapping[str, Any]) -> Path:
+    """Keep an agent configuration in memory, for this process alone and as long as it lives.
+
+    Returns:
+        A path at which this process can read it (Linux).
+
+    Raises:
+        UserError: A value is ``<secret>`` where a secret's value was meant, or this is not Linux.
+    """
+    if not hasattr(os, "memfd_create"):
+        message = "A configuration can be kept in memory on Linux only; give a directory for it."
+        raise UserError(message)
+    path = Path(f"/proc/self/fd/{os.memfd_create('agent.yaml')}")
+    write_configuration(path, content)
+    return path
 
 
 def _explain(path: Path, problem: ValidationError) -> str:
