@@ -129,12 +129,12 @@ def test_a_whole_run_shows_no_token(whole: Watched) -> None:
     assert len(whole.values) >= 6
     assert whole.run.written().keys() >= FILES
     assert whole.leaks() == []
-    assert {test.status for test in whole.run.tests().values()} == {"PASS", "SKIP"}  # slow daemons
+    assert {name: test.message for name, test in whole.run.tests().items() if test.status == "FAIL"} == {}
 
 
 def test_without_the_gate_the_lab_is_used_whatever_the_other_variables_say(whole: Watched) -> None:
     assert "Waldur A of the lab: http://127.0.0.1" in whole.run.debug
-    assert {test.status for test in whole.run.tests().values()} == {"PASS", "SKIP"}  # slow daemons
+    assert {name: test.message for name, test in whole.run.tests().items() if test.status == "FAIL"} == {}
     assert whole.run.leftovers() == []
 
 
