@@ -377,3 +377,26 @@ def test_a_wrong_format_does_not_leak_either(logger, monkeypatch):
     finally:
         logger.removeHandler(handler)
     assert TOKEN not in errors.getvalue() + output.getvalue()
+
+
+class Interrupting(str):
+    """A value at which a signal comes, once, whose handler writes to a log."""
+
+    registry = SecretRegistry()
+    came = False
+
+    def __len__(self):
+        if not self.came:
+            self.came = True
+            assert self.registry.mask("nothing secret") == "nothing secret"
+            assert self.registry.mask_message("cut short...") == "cut short..."
+        return super().__len__()
+
+
+def test_what_is_logged_while_a_value_is_added_is_masked_without_waiting():
+    value = Interrupting("0123456789abcdef")
+    adding = threading.Thread(target=value.registry.add, args=(value,), daemon=True)
+    adding.start()
+    adding.join(5)
+    assert not adding.is_alive(), "the registry waits for itself"
+    assert value.registry.mask("is 0123456789abcdef") == "is ***"

@@ -33,7 +33,8 @@ class SecretRegistry:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal that comes while a value is added is logged, and what is logged is masked.
+        self._lock = threading.RLock()
         self._values: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
 
