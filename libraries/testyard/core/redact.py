@@ -36,6 +36,9 @@ class SecretRegistry:
         # Reentrant: a signal that comes while a value is added is logged, and what is logged is masked.
         self._lock = threading.RLock()
         self._values: set[str] = set()
+        # What may be left of a value where a text was cut short, and how long the longest value is.
+        self._beginnings: set[str] = set()
+        self._longest = 0
         self._pattern: re.Pattern[str] | None = None
 
     def add(self, *values: str) -> None:
@@ -47,7 +50,11 @@ class SecretRegistry:
         for value in values:
             refuse_placeholder(value)
         with self._lock:
-            self._values.update(value for value in values if len(value) >= SHORTEST)
+            for value in values:
+                if len(value) >= SHORTEST:
+                    self._values.add(value)
+                    self._beginnings.update(value[:length] for length in range(SHORTEST, len(value)))
+                    self._longest = max(self._longest, len(value))
             self._pattern = None
 
     def mask(self, text: str) -> str:
@@ -68,12 +75,10 @@ class SecretRegistry:
         if not masked.endswith(CUT):
             return masked
         stem = masked.removesuffix(CUT)
-        with self._lock:
-            values = list(self._values)
-        for value in values:
-            for length in range(len(value) - 1, SHORTEST - 1, -1):
-                if stem.endswith(value[:length]):
-                    return stem[:-length] + MASK + CUT
+        beginnings = self._beginnings
+        for length in range(min(self._longest - 1, len(stem)), SHORTEST - 1, -1):
+            if stem[-length:] in beginnings:
+                return stem[:-length] + MASK + CUT
         return masked
 
     def mask_value(self, value: Any) -> Any:
