@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 import stomp
 from stomp.exception import StompException
+from websocket import WebSocketException
 
 from testyard.core.deadline import Deadline, seconds, wait_until
 from testyard.core.errors import UserError
@@ -93,7 +95,8 @@ class Channel:
     def close(self) -> None:
         """Disconnect, when connected and not lent."""
         if self.is_connected and not self.lent:
-            self.connection.disconnect()
+            with suppress(StompException, WebSocketException, OSError):  # the server may be just closing it
+                self.connection.disconnect()
 
 
 def open_channel(

@@ -224,7 +224,7 @@ class SiteAgent:
             connection = self._subscriptions.pop().connection
             # Without its listener the agent does not reconnect.
             connection.remove_listener(self.modules.subscriptions.WALDUR_LISTENER_NAME)
-            with suppress(self.modules.stomp_problem, OSError):  # it may be just breaking
+            with suppress(*self.modules.stomp_problems):  # it may be just breaking, or closed by the server
                 connection.disconnect()
         self._forget_clients()
         while self._clients:

@@ -17,13 +17,14 @@ def agent_modules() -> SimpleNamespace:
     from waldur_api_client.models import ObservableObjectTypeEnum
     from waldur_site_agent.common import agent_identity_management, processors, utils
     from waldur_site_agent.event_processing.listener import connect_to_stomp_server
+    from websocket import WebSocketException
 
     return SimpleNamespace(
         processors=processors,
         utils=utils,
         subscriptions=subscriptions,
         event_utils=event_utils,
-        stomp_problem=StompException,
+        stomp_problems=(StompException, WebSocketException, OSError),
         client_class=AuthenticatedClient,
         identities=agent_identity_management,
         object_type=ObservableObjectTypeEnum,

@@ -67,7 +67,7 @@ def subscribe(
         )
         try:
             modules.connect(connection, queue.rmq_username, subscriber.token, max_retries=ATTEMPTS)
-        except modules.stomp_problem:
+        except modules.stomp_problems:
             message = f"{subscriber.name} could not connect to the events of Waldur {subscriber.side.value}."
             raise NotMetError(message) from None
     subscription = Subscription(
