@@ -12,6 +12,7 @@ from testyard.core.deadline import Deadline, wait_until
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.identifiers import same_identifier
 from testyard.core.tables import html_table
+from testyard.waldur import membership
 from testyard.waldur.api import limits_text
 from testyard.waldur.attempt import Attempt
 from testyard.waldur.calls import Call
@@ -224,8 +225,8 @@ class DaemonKeywords:
         target = self._session.federation.target
 
         def roles() -> list[str]:
-            members = target.all(f"projects/{project}/list_users")
-            return [it["role_name"] for it in members if same_identifier(it["user_uuid"], user)]
+            members = membership.members(target, project)
+            return [it.role_name for it in members if same_identifier(it.user_uuid, user)]
 
         what = f"user {user} to be in the project on B as {role.value}"
         wait_until(roles, lambda found: found == [role.value], Deadline(within), what)

@@ -153,10 +153,7 @@ class DrivingKeywords:
         Example:
             | ${offering} = | Federated Offering | B |
         """
-        configuration = self._session.federation.configuration
-        if side is Side.A:
-            return configuration.waldur_offering_uuid
-        return configuration.backend_settings.target_offering_uuid
+        return self._session.federation.offering_on(side)
 
     # Preflight.
 

@@ -9,7 +9,6 @@ from robot.api.deco import keyword
 from testyard.core.errors import NotMetError
 from testyard.core.tables import html_table
 from testyard.waldur import membership
-from testyard.waldur.api import Waldur
 from testyard.waldur.membership import Activity, EndDates, Identity, IdentityBridge
 from testyard.waldur.states import Role, Side
 
@@ -93,7 +92,7 @@ class MembershipKeywords:
         Example:
             | Revoke Role | A | PROJECT_MEMBER | ${user} | ${project} |
         """
-        membership.revoke_role(self._staff(side), role, user, scope)
+        membership.revoke_role(self._session.staff(side), role, user, scope)
 
     @keyword(tags=["Action"])
     def restrict_members_on_a(self, *, restricted: bool = True) -> None:
@@ -107,7 +106,7 @@ class MembershipKeywords:
             | Restrict Members On A | restricted=${False} |
         """
         resource = self._session.resource_on_a().uuid
-        membership.restrict_members(self._staff(Side.A), resource, restricted=restricted)
+        membership.restrict_members(self._session.staff(Side.A), resource, restricted=restricted)
 
     @keyword(tags=["Action"])
     def rename_user(self, side: Side, user: str, full_name: str) -> None:
@@ -121,7 +120,7 @@ class MembershipKeywords:
         Example:
             | Rename User | A | ${user} | Mia Musterfrau |
         """
-        membership.rename_user(self._staff(side), user, full_name)
+        membership.rename_user(self._session.staff(side), user, full_name)
 
     @keyword(tags=["Action"])
     def set_end_dates(self, side: Side, *, resource: date | None = None, project: date | None = None) -> None:
@@ -135,9 +134,9 @@ class MembershipKeywords:
         Example:
             | Set End Dates | A | resource=2099-03-01 | project=2099-04-01 |
         """
-        found = self._session.resource_on_a() if side is Side.A else self._session.resource_on_b()
+        found = self._session.resource_on(side)
         dates = EndDates(end_date=resource, project_end_date=project)
-        membership.set_end_dates(self._staff(side), found.uuid, found.project_uuid, dates)
+        membership.set_end_dates(self._session.staff(side), found.uuid, found.project_uuid, dates)
 
     @keyword(tags=["Setup"])
     def use_resource(self, resource: str) -> None:
@@ -229,7 +228,7 @@ class MembershipKeywords:
             | ${before} = | Identity Of | B | mia |
         """
         username = self._name(name)
-        found = membership.identity_named(self._staff(side), username)
+        found = membership.identity_named(self._session.staff(side), username)
         if found is None:
             message = f"{side.value} should have a user {username}, but has none."
             raise NotMetError(message)
@@ -303,8 +302,8 @@ class MembershipKeywords:
         Example:
             | End Dates Should Be | B | resource=2099-03-01 | project=2099-04-01 |
         """
-        found = self._session.resource_on_a() if side is Side.A else self._session.resource_on_b()
-        dates = membership.end_dates(self._staff(side), found.uuid)
+        found = self._session.resource_on(side)
+        dates = membership.end_dates(self._session.staff(side), found.uuid)
         expected = EndDates(end_date=resource, project_end_date=project)
         if dates != expected:
             message = f"The end dates on {side.value} should be: {expected}; but are: {dates}."
@@ -312,9 +311,6 @@ class MembershipKeywords:
 
     def _name(self, name: str) -> str:
         return self._session.provisioner(Side.A).username(name)
-
-    def _staff(self, side: Side) -> Waldur:
-        return self._session.provisioner(side).waldur
 
 
 def _listed(members: list[tuple[str, str]]) -> str:

@@ -77,6 +77,14 @@ class Session:
             raise UserError(message)
         return self._provisioners[side]
 
+    def staff(self, side: Side) -> Waldur:
+        """A side as its staff, who prepares it.
+
+        Raises:
+            UserError: That side was not connected.
+        """
+        return self.provisioner(side).waldur
+
     def disconnect(self) -> None:
         """Close the connections that provisioning used."""
         for provisioner in self._provisioners.values():
@@ -107,6 +115,14 @@ class Session:
             message = f"The resource {resource.name!r} on A has no backend id, so it has no resource on B."
             raise UserError(message)
         return self.federation.target.resource(resource.backend_id)
+
+    def resource_on(self, side: Side, uuid: str | None = None) -> Resource:
+        """A side's resource for a resource on A: the named one, or the last one ordered.
+
+        Raises:
+            UserError: No resource was ordered, or it has none on B.
+        """
+        return self.resource_on_a(uuid) if side is Side.A else self.resource_on_b(uuid)
 
     def waldur(self, side: Side) -> Waldur:
         """A side as the test's own user there."""

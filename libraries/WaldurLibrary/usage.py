@@ -10,7 +10,7 @@ from robot.api.deco import keyword
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.identifiers import hexadecimal
 from testyard.waldur import duties, usage
-from testyard.waldur.api import Resource, limits_text
+from testyard.waldur.api import limits_text
 from testyard.waldur.offering_users import offering_users
 from testyard.waldur.states import OrderState, Side
 
@@ -78,7 +78,7 @@ class UsageKeywords:
         """
         found = self._session.resource_on_b(resource)
         month = usage.billing_month(months_ago)
-        usage.set_usage(self._session.provisioner(Side.B).waldur, found.uuid, amounts, month)
+        usage.set_usage(self._session.staff(Side.B), found.uuid, amounts, month)
         say(self._session, f"Used on B in {month:%B %Y}: {limits_text(amounts)}")
 
     @keyword(tags=["Action"])
@@ -98,7 +98,7 @@ class UsageKeywords:
         """
         found = self._session.resource_on_b(resource)
         month = usage.billing_month(months_ago)
-        waldur = self._session.provisioner(Side.B).waldur
+        waldur = self._session.staff(Side.B)
         try:
             usage.set_user_usage(waldur, found.uuid, username, amounts, month)
         except LookupError as problem:
@@ -139,7 +139,7 @@ class UsageKeywords:
             | Usage Should Be | A | months_ago=2 |
         """
         month = usage.billing_month(months_ago)
-        found = usage.usage_of(self._session.waldur(side), self._resource_of(side, resource).uuid, month)
+        found = usage.usage_of(self._session.waldur(side), self._session.resource_on(side, resource).uuid, month)
         if found != amounts:
             message = (
                 f"The usage on {side.value} in {month:%B %Y} should be {limits_text(amounts)}, "
@@ -167,7 +167,7 @@ class UsageKeywords:
             | User Usage Should Be | A | node_hours | mia=3.5 | max=2.5 |
         """
         month = usage.billing_month(months_ago)
-        uuid = self._resource_of(side, resource).uuid
+        uuid = self._session.resource_on(side, resource).uuid
         found, _ = usage.user_usage_of(self._session.waldur(side), uuid, component, month)
         if found != amounts:
             message = (
@@ -194,7 +194,7 @@ class UsageKeywords:
         Example:
             | User Usage Should Belong To | A | node_hours | mia=${account} |
         """
-        uuid = self._resource_of(side, resource).uuid
+        uuid = self._session.resource_on(side, resource).uuid
         _, found = usage.user_usage_of(self._session.waldur(side), uuid, component, usage.billing_month())
         expected = {username: hexadecimal(account) for username, account in accounts.items()}
         if found != expected:
@@ -302,12 +302,13 @@ class UsageKeywords:
         Example:
             | Usernames Should Agree | 250 |
         """
+        federation = self._session.federation
         names = {
             side: {
                 account.user_username: account.username
-                for account in offering_users(self._session.provisioner(side).waldur, offering)
+                for account in offering_users(self._session.staff(side), federation.offering_on(side))
             }
-            for side, offering in self._offerings().items()
+            for side in Side
         }
         found = {side: len(known) for side, known in names.items()}
         if set(found.values()) != {number}:
@@ -337,20 +338,9 @@ class UsageKeywords:
         Example:
             | Orders Should Be | A | done=6 | executing=244 |
         """
-        orders = self._session.provisioner(side).waldur.all(
-            "marketplace-orders", offering_uuid=hexadecimal(self._offerings()[side]), field="state"
-        )
+        offering = hexadecimal(self._session.federation.offering_on(side))
+        orders = self._session.staff(side).all("marketplace-orders", offering_uuid=offering, field="state")
         found = Counter(order["state"] for order in orders)
         if found != numbers:
             message = f"The orders on {side.value} should be {limits_text(numbers)}, but are {limits_text(found)}."
             raise NotMetError(message)
-
-    def _offerings(self) -> dict[Side, str]:
-        configuration = self._session.federation.configuration
-        return {
-            Side.A: configuration.waldur_offering_uuid,
-            Side.B: configuration.backend_settings.target_offering_uuid,
-        }
-
-    def _resource_of(self, side: Side, resource: str | None) -> Resource:
-        return self._session.resource_on_a(resource) if side is Side.A else self._session.resource_on_b(resource)

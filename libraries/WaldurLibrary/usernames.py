@@ -85,7 +85,7 @@ class UsernameKeywords:
         Example:
             | ${account} = | Create Offering User | B | ${offering} | ${user} |
         """
-        return create_offering_user(self._staff(side), offering, user)
+        return create_offering_user(self._session.staff(side), offering, user)
 
     @keyword(tags=["Getter", "Wait"])
     def offering_user_of(
@@ -108,7 +108,7 @@ class UsernameKeywords:
         Example:
             | ${account} = | Offering User Of | B | ${offering} | ${user} |
         """
-        waldur = self._staff(side)
+        waldur = self._session.staff(side)
         what = f"user {user} to have an account at offering {offering} on {side.value}"
         found = wait_until(
             lambda: offering_user_of(waldur, offering, user),
@@ -131,7 +131,7 @@ class UsernameKeywords:
         Example:
             | Set Username | B | ${account} | jdoe42 |
         """
-        set_username(self._staff(side), account, username)
+        set_username(self._session.staff(side), account, username)
 
     @keyword(tags=["Action"])
     def delete_offering_user(self, side: Side, account: str) -> None:
@@ -144,7 +144,7 @@ class UsernameKeywords:
         Example:
             | Delete Offering User | B | ${account} |
         """
-        delete_offering_user(self._staff(side), account)
+        delete_offering_user(self._session.staff(side), account)
 
     @keyword(tags=["Assertion"])
     def offering_user_should_be(
@@ -164,7 +164,7 @@ class UsernameKeywords:
         Example:
             | Offering User Should Be | A | ${account} | OK | username=jdoe42 |
         """
-        found = offering_user(self._staff(side), account)
+        found = offering_user(self._session.staff(side), account)
         if found.state is not state or (username is not None and (found.username or "") != username):
             expected = state.value if username is None else f"{state.value} and called {username or '(nothing)'}"
             message = f"The offering user on {side.value} should be {expected}, but is {found}."
@@ -186,7 +186,7 @@ class UsernameKeywords:
         Example:
             | Token Should Show Offering Users | B | ${manager_token} | ${offering} | ${user} |
         """
-        with Waldur(self._staff(side).url, token.value, name=f"Waldur {side.value}") as waldur:
+        with Waldur(self._session.staff(side).url, token.value, name=f"Waldur {side.value}") as waldur:
             seen = list(offering_users(waldur, offering))
         rows = [(account.user_username, account.username, account.state.value) for account in seen]
         title = f"Offering users seen on {side.value}: {len(rows)}"
@@ -249,7 +249,7 @@ class UsernameKeywords:
         if not endpoint.available:
             message = f"Waldur {side.value} offers no STOMP over WebSocket at {endpoint.url}: {endpoint}."
             raise UserError(message)
-        subscriber = Subscriber(side, self._staff(side).url, token.value, offering, name)
+        subscriber = Subscriber(side, self._session.staff(side).url, token.value, offering, name)
         subscription = subscribe(federation.agent, subscriber, [OFFERING_USER], channel.handler())
         channel.connection = subscription.connection
         channel.queue = subscription.queue
@@ -284,7 +284,7 @@ class UsernameKeywords:
         Example:
             | ${p95} = | Event Latency | B | ${account} | ${channel} |
         """
-        waldur = self._staff(side)
+        waldur = self._session.staff(side)
         latency = measure_latency(
             lambda username: set_username(waldur, account, username),
             channel.capture,
@@ -316,6 +316,3 @@ class UsernameKeywords:
         if made != list(calls):
             message = f"The agent should have called {list(calls) or 'nothing'}, but called {made or 'nothing'}."
             raise NotMetError(message)
-
-    def _staff(self, side: Side) -> Waldur:
-        return self._session.provisioner(side).waldur

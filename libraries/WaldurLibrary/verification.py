@@ -9,6 +9,7 @@ from robot.api import logger
 from robot.api.deco import keyword
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.identifiers import same_identifier
+from testyard.waldur import membership
 from testyard.waldur.api import Resource, limits_text
 from testyard.waldur.states import OrderState, ResourceState, Role, Side
 
@@ -170,7 +171,7 @@ class VerificationKeywords:
         Example:
             | Resource Should Be | B | Terminated |
         """
-        found = self._resource(side, resource)
+        found = self._session.resource_on(side, resource)
         if found.state is not state:
             message = (
                 f"Resource {found.name!r} on {side.value} should be {state.value}, but is {found.state.value}."
@@ -292,11 +293,11 @@ class VerificationKeywords:
             | User Should Be In The Project On B | ${user} | PROJECT_MEMBER |
         """
         project = self._session.resource_on_b(resource).project_uuid
-        members = list(self._session.federation.target.all(f"projects/{project}/list_users"))
+        members = membership.members(self._session.federation.target, project)
         for member in members:
-            if same_identifier(member["user_uuid"], user) and role in {None, Role(member["role_name"])}:
+            if same_identifier(member.user_uuid, user) and role in {None, Role(member.role_name)}:
                 return
-        found = ", ".join(f"{it['user_username']} ({it['role_name']})" for it in members) or "nobody"
+        found = ", ".join(f"{it.user_username} ({it.role_name})" for it in members) or "nobody"
         message = (
             f"User {user} should be in the project on B{f' as {role.value}' if role else ''}; there is {found}."
         )
@@ -317,7 +318,7 @@ class VerificationKeywords:
         Example:
             | Limits Should Be | B | cpu_k_hours=256 |
         """
-        self._compare_limits(side, limits, self._resource(side, resource))
+        self._compare_limits(side, limits, self._session.resource_on(side, resource))
 
     @keyword(tags=["Assertion"])
     def limits_on_b_should_follow_the_mapping(self, resource: str | None = None, **limits: float) -> None:
@@ -384,9 +385,6 @@ class VerificationKeywords:
             raise NotMetError(message)
         self._session.tell(f"Known issue of agent {installed}: {issue}")
         logger.info(f"Known issue of agent {installed}: {issue}")
-
-    def _resource(self, side: Side, resource: str | None) -> Resource:
-        return self._session.resource_on_a(resource) if side is Side.A else self._session.resource_on_b(resource)
 
     @staticmethod
     def _compare_limits(side: Side, expected: Mapping[str, float], resource: Resource) -> None:

@@ -15,7 +15,7 @@ from acceptance_support import ENDS_WITHIN, PROJECT, RobotRun, Run, leaks_in, se
 from testyard.core.deadline import Deadline, wait_until
 from testyard.lab.supervisor import Supervisor, WaldurInstance
 from testyard.waldur.api import Waldur
-from testyard.waldur.cleanup import PREPARED_COLLECTIONS
+from testyard.waldur.provisioning import PREPARED_COLLECTIONS
 
 USERNAMES = PROJECT / "suites" / "usernames"
 DOCUMENTED = [

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 
-import uvicorn
+from bare_server import serve
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -42,16 +41,5 @@ def application() -> Starlette:
     return Starlette(routes=[Route(ACCOUNT_PATH, change, methods=["PATCH"]), WebSocketRoute(EVENTS_PATH, listen)])
 
 
-async def serve(descriptor: int) -> None:
-    """Answer until standard input ends."""
-    # The double's own choices, so that only the applications differ.
-    config = uvicorn.Config(application(), http="httptools", lifespan="off", access_log=False, log_config=None)
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve([socket.socket(fileno=descriptor)]))
-    await asyncio.to_thread(sys.stdin.read)
-    server.should_exit = True
-    await serving
-
-
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    asyncio.run(serve(int(sys.argv[1]), application()))

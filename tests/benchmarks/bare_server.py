@@ -29,10 +29,10 @@ def application(body: bytes) -> Starlette:
     return Starlette(routes=[Route(ORDERS_PATH, answer)])
 
 
-async def serve(descriptor: int, body: bytes) -> None:
-    """Answer until standard input ends."""
+async def serve(descriptor: int, application: Starlette) -> None:
+    """Let an application answer on an inherited listening socket until standard input ends."""
     # The double's own choices, so that only the applications differ.
-    config = uvicorn.Config(application(body), http="httptools", lifespan="off", access_log=False, log_config=None)
+    config = uvicorn.Config(application, http="httptools", lifespan="off", access_log=False, log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve([socket.socket(fileno=descriptor)]))
     await asyncio.to_thread(sys.stdin.read)
@@ -41,4 +41,4 @@ async def serve(descriptor: int, body: bytes) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), Path(sys.argv[2]).read_bytes()))
+    asyncio.run(serve(int(sys.argv[1]), application(Path(sys.argv[2]).read_bytes())))

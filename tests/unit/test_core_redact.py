@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import sys
 import threading
 from collections import namedtuple
@@ -124,6 +125,20 @@ def test_short_values_are_not_masked_as_they_would_hide_innocent_words():
     registry.add("y" * SHORTEST)
     assert registry.mask("y" * SHORTEST) == MASK
     assert registry.mask("a banana") == "a banana"
+
+
+def test_only_a_value_that_is_new_costs_a_new_pattern(registry, monkeypatch):
+    assert registry.mask(TOKEN) == MASK
+    compiled = []
+    original = re.compile
+    monkeypatch.setattr(re, "compile", lambda pattern: compiled.append(pattern) or original(pattern))
+    registry.add(TOKEN, "short")
+    assert registry.mask(f"{TOKEN} a-newer-token") == f"{MASK} a-newer-token"
+    assert compiled == []
+    registry.add(TOKEN, "a-newer-token")
+    assert registry.mask(f"{TOKEN} a-newer-token") == f"{MASK} {MASK}"
+    assert registry.mask("a-newer-token") == MASK
+    assert len(compiled) == 1
 
 
 def test_secrets_can_be_added_while_others_mask():

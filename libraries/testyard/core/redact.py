@@ -39,7 +39,8 @@ class SecretRegistry:
         # What may be left of a value where a text was cut short, and how long the longest value is.
         self._beginnings: set[str] = set()
         self._longest = 0
-        self._pattern: re.Pattern[str] | None = None
+        # The pattern, and of how many values it was made: none is ever removed, so fewer means that it is old.
+        self._compiled = (0, re.compile(NEVER))
 
     def add(self, *values: str) -> None:
         """Mask these values from now on.
@@ -51,23 +52,26 @@ class SecretRegistry:
             refuse_placeholder(value)
         with self._lock:
             for value in values:
-                if len(value) >= SHORTEST:
-                    self._values.add(value)
+                if len(value) >= SHORTEST and value not in self._values:
                     self._beginnings.update(value[:length] for length in range(SHORTEST, len(value)))
                     self._longest = max(self._longest, len(value))
-            self._pattern = None
+                    # Last: a value that is known is not looked at again, also after an interrupt.
+                    self._values.add(value)
 
     def mask(self, text: str) -> str:
         """The text with every registered value replaced by ``***``."""
-        pattern = self._pattern or self._compiled()
+        known, pattern = self._compiled
+        if known < len(self._values):
+            pattern = self._compile()
         return pattern.sub(MASK, text)
 
-    def _compiled(self) -> re.Pattern[str]:
+    def _compile(self) -> re.Pattern[str]:
         """The pattern of all values, made when it is first needed: values come in groups."""
         with self._lock:
             longest_first = sorted(self._values, key=len, reverse=True)
-            self._pattern = re.compile("|".join(map(re.escape, longest_first)) or NEVER)
-            return self._pattern
+            pattern = re.compile("|".join(map(re.escape, longest_first)))
+            self._compiled = (len(longest_first), pattern)
+            return pattern
 
     def mask_message(self, text: str) -> str:
         """The text masked, also where a value was cut short: Robot Framework ends long texts with ``...``."""

@@ -10,17 +10,8 @@ from testyard.core.errors import UserError
 from testyard.core.identifiers import hexadecimal
 from testyard.waldur.api import Order, Resource, Waldur
 from testyard.waldur.federation import Federation
+from testyard.waldur.provisioning import PREPARED_COLLECTIONS
 from testyard.waldur.states import ResourceState
-
-# What a run prepares as staff, the last first, and which attribute starts with the run's id.
-PREPARED_COLLECTIONS = {
-    "users": "username",
-    "projects": "name",
-    "marketplace-provider-offerings": "name",
-    "marketplace-service-providers": "customer_name",
-    "customers": "name",
-    "marketplace-categories": "title",
-}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from testyard.waldur.api import Order, Resource, Waldur
 from testyard.waldur.approval import ApprovingProvider
 from testyard.waldur.calls import Call
 from testyard.waldur.configuration import OfferingConfiguration, load_configuration
-from testyard.waldur.states import OrderState
+from testyard.waldur.states import OrderState, Side
 
 # The variables of document 000, and one of our own for a B whose agent's user may not approve orders.
 CONFIGURATION_VARIABLE = "WALDUR_E2E_CONFIG"
@@ -43,9 +43,15 @@ class Federation:
     provider: ApprovingProvider
     agent: SiteAgent
 
+    def offering_on(self, side: Side) -> str:
+        """The UUID of the offering that is federated, on one side."""
+        if side is Side.A:
+            return self.configuration.waldur_offering_uuid
+        return self.configuration.backend_settings.target_offering_uuid
+
     def order(self, limits: Mapping[str, float], name: str) -> Order:
         """Order a resource on A."""
-        return self.source.place_order(self.configuration.waldur_offering_uuid, self.project, limits, name)
+        return self.source.place_order(self.offering_on(Side.A), self.project, limits, name)
 
     def work_until_ended(
         self,

@@ -13,15 +13,16 @@ from testyard.waldur.states import OfferingState, Role
 
 OFFERING_TYPE = "Marketplace.Slurm"
 
-# In these collections names start with the run's id; what hangs off their objects goes with them.
-DELETED_COLLECTIONS = (
-    "customers",
-    "marketplace-categories",
-    "marketplace-provider-offerings",
-    "marketplace-service-providers",
-    "projects",
-    "users",
-)
+# What a run prepares as staff, in the order to delete it, and which attribute starts with the run's id; what hangs
+# off these objects goes with them.
+PREPARED_COLLECTIONS = {
+    "users": "username",
+    "projects": "name",
+    "marketplace-provider-offerings": "name",
+    "marketplace-service-providers": "customer_name",
+    "customers": "name",
+    "marketplace-categories": "title",
+}
 
 ROLE_COLLECTIONS = {
     "CUSTOMER": "customers",
@@ -188,7 +189,9 @@ class Provisioner:
 
     def delete_all(self) -> int:
         """Delete whatever was prepared, the newest first; returns how many objects."""
-        prepared = [(collection, uuid) for collection, uuid in self._prepared if collection in DELETED_COLLECTIONS]
+        prepared = [
+            (collection, uuid) for collection, uuid in self._prepared if collection in PREPARED_COLLECTIONS
+        ]
         for collection, uuid in reversed(prepared):
             self.waldur.delete(f"{collection}/{uuid}")
         return len(prepared)

@@ -249,7 +249,7 @@ def changes_unseen() -> None:
     wrap(membership, "changes", lambda _original, _calls, _side: [])
 
 
-@defect("members-unseen", "the list of members is always empty", MEMBERS, IDENTITIES)
+@defect("members-unseen", "the list of members is always empty", "FED-S5", MEMBERS, IDENTITIES)
 def members_unseen() -> None:
     from testyard.waldur import membership
 
