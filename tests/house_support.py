@@ -47,7 +47,7 @@ from robot.parsing.model.statements import (
 
 PROJECT = Path(__file__).parents[1]
 
-LIBRARIES = ("WaldurLibrary", "StompLibrary", "LabLibrary")
+LIBRARIES = ("WaldurLibrary", "StompLibrary", "SqlLibrary", "PipelineLibrary", "LabLibrary")
 
 LONGEST_SUITE = 300
 MOST_TESTS = 20
@@ -114,7 +114,7 @@ BANS = (
         exempt=MAY_IMPORT_ANYTHING,
         allowed=("testyard.core", "{room}"),
     ),
-    Ban(("WaldurLibrary", "StompLibrary"), ("testyard.lab",), "only LabLibrary reaches the lab"),
+    Ban(LIBRARIES, ("testyard.lab",), "only LabLibrary reaches the lab", exempt=("LabLibrary",)),
     Ban(
         ("LabLibrary",),
         ("testyard.lab",),

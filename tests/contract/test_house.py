@@ -22,6 +22,11 @@ USERNAMES = (
     *(f"USR-3.{number}" for number in range(1, 8)),
     *(f"USR-X{number}" for number in range(1, 11)),
 )
+PIPELINES = (
+    *(f"PIPE-{number}" for number in range(1, 9)),
+    *(f"PIPE-C{number}" for number in range(1, 22)),
+    *(f"PIPE-F{number}" for number in range(1, 11)),
+)
 
 RULES = (
     house.imports_against_the_direction,
@@ -77,7 +82,7 @@ TREE = dict.fromkeys(
         "libraries/testyard/lab/__init__.py",
         "libraries/testyard/lab/control.py",
         "libraries/testyard/lab/environment.py",
-        "libraries/testyard/lab/supervisor.py",
+        "libraries/testyard/lab/supervisor/__init__.py",
         "libraries/testyard/lab/sabotage/__init__.py",
         "libraries/testyard/lab/sabotage/defect.py",
         "libraries/LabLibrary.py",
@@ -401,7 +406,7 @@ def test_a_suite_that_imports_more_than_resources_is_found(project, setting):
 
 def test_the_list_has_every_scenario_of_the_domains_delivered():
     known = house.scenarios(PROJECT)
-    assert tuple(known) == FEDERATION + USERNAMES
+    assert tuple(known) == FEDERATION + USERNAMES + PIPELINES
     assert all(known.values())
 
 

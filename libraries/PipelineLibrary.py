@@ -1,0 +1,436 @@
+"""Drive a pipeline scheduling service, wait for its runs, and check their histories (document 002)."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from robot.api import logger
+from robot.api.deco import keyword, library
+from robot.api.types import Secret
+from robot.libraries.BuiltIn import BuiltIn
+from testyard import __version__
+from testyard.core.errors import NotMetError, UserError
+from testyard.core.json_client import JsonClient
+from testyard.core.listening import MaskingListener
+from testyard.core.redact import secrets_in_use
+from testyard.core.tables import html_table
+from testyard.pipelines.evidence import executions_in, transitions_in
+from testyard.pipelines.history import RunState, check_histories, repetitions
+from testyard.pipelines.service import PipelineService, count_by_state
+
+RUN_COLUMNS = (
+    "customer_id",
+    "template_name",
+    "state",
+    "scheduled_time",
+    "retry_attempt",
+    "error_message",
+    "run_id",
+)
+ADMIN_SESSION = "admin"
+
+
+@library(scope="GLOBAL", version=__version__, listener="SELF", doc_format="MARKDOWN")
+class PipelineLibrary(MaskingListener):
+    """Drive a pipeline scheduling service as its admin, wait for its runs, and check their histories.
+
+    REST itself is spoken with RequestsLibrary: `Connect To Pipeline Service` and `Act As Customer` open its
+    sessions, with the right key in the header, masked in every log, as is every key that an answer brings.
+    """
+
+    def __init__(self) -> None:
+        MaskingListener.__init__(self)
+        self._service: PipelineService | None = None
+        self._url = ""
+        self._made_up: list[str] = []
+        self._run = f"ty{secrets.token_hex(3)}"
+
+    def close(self) -> None:
+        """Disconnect when the run ends."""
+        if self._service is not None:
+            self._service.close()
+        self._service = None
+
+    # Who calls.
+
+    @keyword(tags=["Setup"])
+    def connect_to_pipeline_service(self, url: str, admin_key: Secret) -> None:
+        """Use a service from now on, and open the RequestsLibrary session `admin` for it.
+
+        Args:
+            url: Scheme, host and port.
+            admin_key: What admin calls carry in `X-Admin-Key`.
+
+        Raises:
+            UserError: The key cannot be a header's value.
+
+        Example:
+            | Connect To Pipeline Service | ${url} | ${key} |
+        """
+        self.close()
+        client = JsonClient(
+            url, headers={"X-Admin-Key": admin_key.value}, secret=admin_key.value, name="the pipeline service"
+        )
+        self._service, self._url = PipelineService(client), url
+        self._open_session(ADMIN_SESSION, {"X-Admin-Key": admin_key.value})
+
+    @keyword(tags=["Setup"])
+    def act_as_customer(self, session: str, api_key: Secret) -> None:
+        """Open a RequestsLibrary session that calls the service as a customer.
+
+        Args:
+            session: What the session is called from now on.
+            api_key: What the customer's calls carry in `X-API-Key`.
+
+        Example:
+            | Act As Customer | acme_corp | ${key} |
+        """
+        secrets_in_use.add(api_key.value)
+        self._open_session(session, {"X-API-Key": api_key.value})
+
+    @keyword(tags=["Getter"])
+    def id_of_customer(self, name: str) -> str:
+        """The id under which this run has a customer: its name, and the run's own mark.
+
+        Args:
+            name: As suites call the customer.
+
+        Example:
+            | ${id} = | Id Of Customer | acme_corp |
+        """
+        return f"{name}_{self._run}"
+
+    @keyword(tags=["Setup"])
+    def make_up_credentials(self, provider: str) -> dict[str, str]:
+        """Credentials that open nothing, masked in every log as if they did.
+
+        Args:
+            provider: Whose they pretend to be.
+
+        Example:
+            | ${credentials} = | Make Up Credentials | GCP |
+        """
+        made_up = secrets.token_urlsafe(24)
+        secrets_in_use.add(made_up)
+        self._made_up.append(made_up)
+        return {"provider": provider, "private_part": made_up}
+
+    @keyword(tags=["Assertion"])
+    def made_up_credentials_should_not_be_in(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Check that no cell of some rows holds what `Make Up Credentials` returned, in clear or only encoded.
+
+        Args:
+            rows: As a query returned them.
+
+        Raises:
+            NotMetError: Names the column.
+            UserError: There are no rows, or nothing was made up.
+
+        Example:
+            | Made Up Credentials Should Not Be In | ${rows} |
+        """
+        cells = [(column, value) for row in rows for column, value in row.items()]
+        if not cells or not self._made_up:
+            message = "There is nothing to compare: no rows, or no made-up credentials."
+            raise UserError(message)
+        for column, value in cells:
+            content = bytes(value) if isinstance(value, bytes | memoryview) else str(value).encode()
+            if any(form in content for secret in self._made_up for form in encodings(secret)):
+                message = f"The column {column} holds a credential that can be read."
+                raise NotMetError(message)
+
+    @keyword(tags=["Getter"])
+    def only_one_with(self, items: Iterable[Mapping[str, Any]], field: str, value: str) -> Mapping[str, Any]:
+        """The only one of some items in which a field has a value.
+
+        Args:
+            items: JSON objects.
+            field: The field.
+            value: Its value.
+
+        Raises:
+            NotMetError: None or several; tells which values there are.
+
+        Example:
+            | ${pipeline} = | Only One With | ${pipelines} | template_name | cost_billing |
+        """
+        listed = list(items)
+        found = [item for item in listed if item.get(field) == value]
+        if len(found) != 1:
+            message = f"{len(found)} have {field} {value!r}, expected one: {[item.get(field) for item in listed]}."
+            raise NotMetError(message)
+        return found[0]
+
+    @keyword(tags=["Getter"])
+    def api_key_in(self, answer: Mapping[str, Any]) -> Secret:
+        """The API key that an answer of the service brings, which it does once.
+
+        Args:
+            answer: The answer's JSON.
+
+        Raises:
+            UserError: It brings none.
+
+        Example:
+            | ${key} = | API Key In | ${answer.json()} |
+        """
+        key = answer.get("api_key")
+        if not isinstance(key, str) or not key:
+            message = f"The answer brings no API key; it has {', '.join(answer) or 'nothing'}."
+            raise UserError(message)
+        secrets_in_use.add(key)
+        return Secret(key)
+
+    def _open_session(self, name: str, headers: dict[str, str]) -> None:
+        requests_library = BuiltIn().get_library_instance("RequestsLibrary")
+        session = requests_library.create_session(name, self._url, headers=headers)
+        # Before RequestsLibrary logs the answer: the key in it is known to nobody yet.
+        session.hooks["response"].append(_register_key)
+
+    # The queue and the clock.
+
+    @keyword(tags=["Setup"])
+    def trigger_the_scheduler_at_once(self, callers: int) -> list[dict[str, Any]]:
+        """Trigger the scheduler from several callers at the same time, as external schedulers may do.
+
+        Args:
+            callers: How many.
+
+        Returns:
+            The answers.
+
+        Example:
+            | ${answers} = | Trigger The Scheduler At Once | 4 |
+        """
+        service = self._connected
+        with ThreadPoolExecutor(callers) as pool:
+            return list(pool.map(lambda _: service.trigger(), range(callers)))
+
+    @keyword(tags=["Setup"])
+    def process_queue_items(self, count: int) -> list[dict[str, Any]]:
+        """Let the service process the next items of its queue, one call for each.
+
+        Args:
+            count: How many.
+
+        Returns:
+            The service's answers.
+
+        Raises:
+            NotMetError: The queue was empty before; tells how many were processed.
+
+        Example:
+            | ${processed} = | Process Queue Items | 5 |
+        """
+        answers = []
+        for done in range(count):
+            answer = self._connected.process()
+            if not answer["processed"]:
+                message = (
+                    f"{count} items should have been processed, but after {done} the queue had none to process."
+                )
+                raise NotMetError(message)
+            answers.append(answer)
+        return answers
+
+    @keyword(tags=["Setup"])
+    def move_the_clock(self, *, to: datetime | None = None, by: timedelta | None = None) -> str:
+        """Move the service's test clock forward.
+
+        Args:
+            to: The new time, UTC.
+            by: How far from the clock's present time; instead of `to`.
+
+        Returns:
+            The new time.
+
+        Raises:
+            UserError: Neither or both are given.
+
+        Example:
+            | Move The Clock | to=2026-03-02 00:00 |
+            | Move The Clock | by=1 minute |
+        """
+        if (to is None) == (by is None):
+            message = "Say either 'to' or 'by': where the clock moves to, or how far."
+            raise UserError(message)
+        moment = to.replace(tzinfo=to.tzinfo or UTC) if to else self._connected.now() + (by or timedelta())
+        self._connected.move_clock(moment)
+        logger.info(f"The service's clock: {moment:%A %Y-%m-%d %H:%M:%S} UTC")
+        return moment.isoformat()
+
+    # Runs.
+
+    @keyword(tags=["Getter", "Evidence"])
+    def runs_of(self, customer: str | None = None, *, state: RunState | None = None) -> list[dict[str, Any]]:
+        """Draw a table of runs.
+
+        Args:
+            customer: Whose; everybody's when not given.
+            state: Only those in this state.
+
+        Returns:
+            The runs as the service describes them, oldest first.
+
+        Example:
+            | ${runs} = | Runs Of | acme_corp | state=FAILED |
+        """
+        runs = self._connected.runs(customer, state)
+        rows = [tuple(run[column] for column in RUN_COLUMNS) for run in runs]
+        logger.info(html_table(f"Runs: {len(rows)}", RUN_COLUMNS, rows, folded=True), html=True)
+        return runs
+
+    @keyword(tags=["Assertion", "Wait"])
+    def runs_should_be(
+        self, customer: str | None, state: RunState, count: int, *, within: timedelta = timedelta(seconds=10)
+    ) -> list[dict[str, Any]]:
+        """Wait until exactly so many runs are in a state.
+
+        Args:
+            customer: Whose; everybody's with `${None}`.
+            state: The state.
+            count: How many.
+            within: Give up after this time.
+
+        Returns:
+            Those runs.
+
+        Raises:
+            NotMetError: Another number all the time; tells how many are in each state.
+
+        Example:
+            | Runs Should Be | acme_corp | COMPLETED | 3 | within=30s |
+        """
+        return self._connected.wait_for_runs(customer, state, count, within)
+
+    @keyword(tags=["Assertion", "Wait"])
+    def run_should_become(
+        self,
+        run: str,
+        state: RunState,
+        *,
+        retry_attempt: int | None = None,
+        within: timedelta = timedelta(seconds=10),
+    ) -> dict[str, Any]:
+        """Wait until a run is in a state.
+
+        Args:
+            run: Its id.
+            state: The state.
+            retry_attempt: How often it was retried; not looked at when not given.
+            within: Give up after this time.
+
+        Returns:
+            The run with its transitions.
+
+        Raises:
+            NotMetError: It is not; tells its state, its retry and its message.
+
+        Example:
+            | Run Should Become | ${run} | PENDING | retry_attempt=1 |
+        """
+        return self._connected.wait_for_run(run, state, within, retry_attempt)
+
+    @keyword(tags=["Assertion"])
+    def run_should_have_gone_through(self, run: str, *states: RunState) -> None:
+        """Check which states a run has gone through, in this order and no others.
+
+        Args:
+            run: Its id.
+            states: The states, the first one it was created in.
+
+        Raises:
+            NotMetError: It has gone through others; names both.
+
+        Example:
+            | Run Should Have Gone Through | ${run} | SCHEDULED | PENDING | RUNNING | COMPLETED |
+        """
+        self._connected.check_way(run, *states)
+
+    @keyword(tags=["Assertion", "Wait"])
+    def every_run_should_end(self, *, within: timedelta = timedelta(seconds=30)) -> dict[str, int]:
+        """Wait until no run is waiting or running any more.
+
+        Args:
+            within: Give up after this time.
+
+        Returns:
+            How many runs are in each state.
+
+        Raises:
+            NotMetError: Some are; tells how many are in each state.
+
+        Example:
+            | ${counts} = | Every Run Should End | within=1 minute |
+        """
+        counts = count_by_state(self._connected.wait_until_ended(within))
+        logger.info(f"Runs by state: {counts}")
+        return counts
+
+    # Histories.
+
+    @keyword(tags=["Assertion", "Evidence"])
+    def every_run_should_be_executed_exactly_once(
+        self,
+        transitions: Iterable[Mapping[str, Any]],
+        executions: Iterable[Mapping[str, Any]] = (),
+    ) -> int:
+        """Check the history of every run: nothing lost, nothing executed again after it had reported success.
+
+        Args:
+            transitions: The rows of the service's `run_transitions`.
+            executions: What workers wrote down themselves; see `Executions Of Pipeline Workers`.
+
+        Returns:
+            How many executions were repeated because a worker was lost before what it reported was stored.
+
+        Raises:
+            NotMetError: Names each violation and its run.
+
+        Example:
+            | Every Run Should Be Executed Exactly Once | ${transitions} |
+        """
+        changes, executed = transitions_in(transitions), executions_in(executions)
+        if not changes:
+            message = "There are no transitions to check: did any run?"
+            raise UserError(message)
+        violations = check_histories(changes, executed or None, drained=True)
+        if violations:
+            rows = [(str(it.kind), it.run_id, it.explanation) for it in violations]
+            logger.info(html_table(f"Violations: {len(rows)}", ("what", "run", "found"), rows), html=True)
+            message = f"{len(violations)} violations of exactly once, the first: {violations[0].explanation}."
+            raise NotMetError(message)
+        repeated = repetitions(changes, executed)
+        runs = len({change.run_id for change in changes})
+        logger.info(
+            f"{runs} runs, {len(changes)} changes of state, {len(executed)} executions; repeated: {repeated}"
+        )
+        return len(repeated)
+
+    @property
+    def _connected(self) -> PipelineService:
+        if self._service is None:
+            message = "No pipeline service is in use: 'Connect To Pipeline Service' first."
+            raise UserError(message)
+        return self._service
+
+
+def encodings(secret: str) -> tuple[bytes, ...]:
+    """The forms in which a secret can be read without a key."""
+    clear = secret.encode()
+    return clear, clear.hex().encode(), base64.b64encode(clear).rstrip(b"=")
+
+
+def _register_key(response: Any, *_: Any, **__: Any) -> None:
+    """Mask the API key in an answer, before anybody logs it."""
+    try:
+        answer = response.json()
+    except ValueError:
+        return
+    if isinstance(answer, dict) and isinstance(answer.get("api_key"), str):
+        secrets_in_use.add(answer["api_key"])

@@ -1,0 +1,121 @@
+"""What every child process of the lab has in common: its directory, its socket, and how its end is told.
+
+Every service is a child process that holds one end of a pipe from this process as its standard input: when
+this process ends, however it ends, the pipe closes, and the child removes its directory and stops.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from testyard.core.deadline import Deadline, seconds
+from testyard.core.errors import UserError
+from testyard.core.json_client import UnreachableError
+
+START_TIMEOUT = timedelta(seconds=20)
+STOP_TIMEOUT = timedelta(seconds=3)
+DIRECTORY_PREFIX = "testyard-"
+
+
+class LabError(UserError):
+    """The lab could not be started or stopped."""
+
+
+def new_directory() -> Path:
+    """Where a child may keep its files: a path that does not exist yet and tells whose it is."""
+    return Path(tempfile.gettempdir()) / f"{DIRECTORY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A bound, listening TCP socket, so that a free port cannot be taken before its server starts."""
+    listener = socket.socket()
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def wait_until_ready(
+    process: subprocess.Popen[bytes],
+    name: str,
+    ready: Callable[[], object],
+    deadline: Deadline,
+    *,
+    log: Path | None = None,
+) -> None:
+    """Wait until a child answers.
+
+    Args:
+        process: The child.
+        name: What to call it.
+        ready: Asks it; raises ``UnreachableError`` while it does not answer yet.
+        deadline: Give up after this.
+        log: The file that has its standard error; None when that is piped.
+
+    Raises:
+        LabError: It ended instead, with the last line it said, or was not ready in time.
+    """
+    while True:
+        status = process.poll()
+        if status is not None:
+            said = log.read_bytes() if log else process.stderr.read() if process.stderr else b""
+            reason = (said.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+            message = f"{name} ended with status {status} instead of starting: {reason}"
+            raise LabError(message)
+        try:
+            ready()
+        except UnreachableError:
+            pass
+        else:
+            return
+        if deadline.expired:
+            message = f"{name} was not ready after {seconds(deadline.elapsed)}."
+            raise LabError(message)
+        deadline.pause(timedelta(milliseconds=10))
+
+
+def wait_for_the_end(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a child whose standard input was closed has ended; kill it when it takes too long."""
+    try:
+        process.wait(STOP_TIMEOUT.total_seconds())
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    close_pipes(process)
+
+
+def close_pipes(process: subprocess.Popen[bytes]) -> None:
+    """Close this process's ends of a child's pipes."""
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe:
+            pipe.close()
+
+
+def remove_stale_directories() -> None:
+    """Remove directories of labs whose supervisor no longer lives (all of them were killed at once)."""
+    for directory in Path(tempfile.gettempdir()).glob(f"{DIRECTORY_PREFIX}*-*"):
+        process = directory.name.removeprefix(DIRECTORY_PREFIX).split("-")[0]
+        if process.isdigit() and not _is_alive(int(process)):
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

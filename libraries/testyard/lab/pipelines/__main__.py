@@ -1,0 +1,148 @@
+"""The command ``python -m testyard.lab.pipelines``: the pipeline service's HTTP interface."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final
+
+import uvicorn
+from pydantic import SecretStr
+
+from testyard.core.errors import UserError
+from testyard.core.redact import mask_log_records, secrets_in_use
+from testyard.lab.pipelines.app import create_app
+from testyard.lab.pipelines.database import DatabaseUnavailableError
+from testyard.lab.pipelines.settings import Settings, add_database, read_environment
+
+PROGRAM: Final = "testyard.lab.pipelines"
+GRACEFUL_END: Final = timedelta(seconds=5)
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready, and leaves signals to this module: uvicorn would die of them after its work."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and print the address."""
+        await super().startup(sockets)
+        for each in sockets or []:
+            host, port = each.getsockname()[:2]
+            sys.stdout.write(f"http://{host}:{port}\n")
+        sys.stdout.flush()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {PROGRAM}",
+        description="The pipeline scheduling service. The environment holds its secrets: PIPELINES_ADMIN_KEY, "
+        "PIPELINES_ENCRYPTION_KEY (base64 of 32 bytes), and PIPELINES_SMTP_URL (smtp://host:port) if e-mail is "
+        "to be sent. When it takes requests it prints its address.",
+    )
+    add_database(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8080, help="port to listen on; 0: a free one")
+    parser.add_argument("--fd", type=int, help="inherited listening socket, instead of host and port")
+    parser.add_argument("--test-clock", action="store_true", help="take the time from PUT /api/v1/test-clock")
+    parser.add_argument(
+        "--stale-after",
+        type=float,
+        default=300,
+        metavar="SECONDS",
+        help="a running run without heartbeat for so long has lost its worker",
+    )
+    parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input ends")
+    arguments = parser.parse_args()
+    if not 0 < arguments.stale_after < float("inf"):
+        parser.error(f"--stale-after: got {arguments.stale_after}, expected a number of seconds above 0")
+    return arguments
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    # asyncio sends without delay only where the socket says that it is TCP, and what is accepted inherits that.
+    listening = socket.socket(proto=socket.IPPROTO_TCP)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen()
+    except (OSError, OverflowError) as error:
+        listening.close()
+        raise UserError(f"cannot listen on port {port} of {host}: {error}") from None
+    return listening
+
+
+async def _serve(settings: Settings, listening: socket.socket, *, end_with_stdin: bool) -> None:
+    application = create_app(settings)
+    server = _Server(
+        uvicorn.Config(
+            application,
+            # This function runs the lifespan itself: what goes wrong in it is then told in one line.
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=round(GRACEFUL_END.total_seconds()),
+        )
+    )
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        server.should_exit = True
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, end)
+
+    def wait_for_stdin() -> None:
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        loop.call_soon_threadsafe(end)
+
+    if end_with_stdin:
+        threading.Thread(target=wait_for_stdin, name="parent watch", daemon=True).start()
+    async with application.router.lifespan_context(application):
+        await server.serve([listening])
+
+
+def main() -> int:
+    """Run the service; gives the exit status: 2 when it cannot start."""
+    arguments = _arguments()
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=f"{PROGRAM}: %(message)s")
+    mask_log_records()
+    try:
+        secrets = read_environment()
+        secrets_in_use.add(secrets.admin_key.get_secret_value())
+        settings = Settings(
+            database_url=SecretStr(arguments.database),
+            admin_key=secrets.admin_key,
+            cipher=secrets.cipher,
+            smtp=secrets.smtp,
+            test_clock=arguments.test_clock,
+            stale_after=timedelta(seconds=arguments.stale_after),
+        )
+        if arguments.fd is None:
+            listening = _listen(arguments.host, arguments.port)
+        else:
+            listening = socket.socket(fileno=arguments.fd)
+        asyncio.run(_serve(settings, listening, end_with_stdin=arguments.end_with_stdin))
+    except (UserError, DatabaseUnavailableError, OSError) as error:
+        sys.stderr.write(f"{PROGRAM}: {' '.join(str(error).split())}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

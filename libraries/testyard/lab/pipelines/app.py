@@ -1,0 +1,130 @@
+"""The service's HTTP interface, put together.
+
+Source: document 002, "Required API Endpoints"; contract page "pipelines", 1.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from fastapi import APIRouter, FastAPI
+
+from testyard import __version__
+from testyard.lab.pipelines import errors
+from testyard.lab.pipelines.body_limit import BodyLimit
+from testyard.lab.pipelines.channels import Dispatcher, EmailSender, SlackSender, WebhookSender, new_client
+from testyard.lab.pipelines.database import open_pool
+from testyard.lab.pipelines.execution import TemplateExecutor, abandon_run
+from testyard.lab.pipelines.maintenance import heal_forever, send_forever
+from testyard.lab.pipelines.migrate import migrate
+from testyard.lab.pipelines.records import Channel
+from testyard.lab.pipelines.routes import (
+    api_keys,
+    configurations,
+    credentials,
+    customers,
+    notifications,
+    operations,
+    quotas,
+    reports,
+    runs,
+    scheduler,
+)
+from testyard.lab.pipelines.runner import Runner
+from testyard.lab.pipelines.service import Service
+from testyard.lab.pipelines.settings import Settings
+from testyard.lab.pipelines.store.clock import PatientClock
+
+LARGEST_BODY: Final = 256 * 1024
+"""Bytes of a request's body."""
+PREFIX: Final = "/api/v1"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. Its lifespan brings the database to this version, heals, and sends notifications.
+
+    Args:
+        settings: What it works with.
+
+    Returns:
+        The application, not yet started.
+
+    Example:
+        >>> application = create_app(settings)
+        >>> async with application.router.lifespan_context(application):
+        ...     await serve(application)
+    """
+
+    @asynccontextmanager
+    async def lifespan(application: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            application.state.service = await _start(settings, stack)
+            yield
+
+    application = FastAPI(
+        title="Pipeline scheduling",
+        version=__version__,
+        summary="Schedules pipelines of many customers within their quotas.",
+        lifespan=lifespan,
+    )
+    application.add_middleware(BodyLimit, largest=LARGEST_BODY)
+    errors.install(application)
+    application.include_router(_routes(settings), prefix=PREFIX)
+    return application
+
+
+def _routes(settings: Settings) -> APIRouter:
+    router = APIRouter()
+    # Credentials and configurations first: their paths look like customers.
+    for part in (
+        credentials,
+        configurations,
+        customers,
+        api_keys,
+        quotas,
+        notifications,
+        runs,
+        scheduler,
+        reports,
+    ):
+        router.include_router(part.router)
+    router.include_router(operations.health_router)
+    if settings.test_clock:
+        router.include_router(operations.clock_router)
+    return router
+
+
+async def _start(settings: Settings, stack: AsyncExitStack) -> Service:
+    """Start the parts; the stack stops them."""
+    name = f"api-{os.getpid()}"
+    url = settings.database_url.get_secret_value()
+    await migrate(url)
+    pool = await stack.enter_async_context(
+        open_pool(url, test_clock=settings.test_clock, size=settings.pool_size, application_name=name)
+    )
+    # A template that crashes must not take the interface along.
+    runner = await stack.enter_async_context(
+        Runner(pool, TemplateExecutor(abandon_run, PatientClock(pool)), name, stale_after=settings.stale_after)
+    )
+    client = await stack.enter_async_context(new_client())
+    dispatcher = Dispatcher(
+        pool,
+        {
+            Channel.EMAIL: EmailSender(settings.smtp),
+            Channel.SLACK: SlackSender(client),
+            Channel.WEBHOOK: WebhookSender(client),
+        },
+        retry_base=settings.notification_retry_base,
+        attempts=settings.notification_attempts,
+    )
+    group = await stack.enter_async_context(asyncio.TaskGroup())
+    for task in (
+        group.create_task(heal_forever(pool, settings.stale_after)),
+        group.create_task(send_forever(dispatcher)),
+    ):
+        stack.callback(task.cancel)
+    return Service(settings, pool, runner)

@@ -1,0 +1,193 @@
+"""The service's connections to PostgreSQL: the pool, transactions, and what counts as "the database is away"."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Final, TypeAlias, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection, errors
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+Value = TypeVar("Value")
+Connection: TypeAlias = AsyncConnection[DictRow]
+Pool: TypeAlias = AsyncConnectionPool[Connection]
+Parameters: TypeAlias = Mapping[str, Any]
+
+STATEMENT_TIMEOUT: Final = timedelta(seconds=5)
+IDLE_IN_TRANSACTION_TIMEOUT: Final = timedelta(seconds=15)
+CHECKOUT_TIMEOUT: Final = timedelta(seconds=5)
+MAXIMUM_ATTEMPTS: Final = 3
+"""How often a transaction is tried that lost against another one (deadlock, serialisation failure)."""
+
+# Any number, the same in every process: held shared by whoever touches quotas, exclusively by who opens a day.
+DAY_LOCK: Final = 7_319_002
+LOCK_DAY_SHARED: Final = f"SELECT pg_advisory_xact_lock_shared({DAY_LOCK})"
+LOCK_DAY: Final = f"SELECT pg_advisory_xact_lock({DAY_LOCK})"
+
+
+class DatabaseUnavailableError(Exception):
+    """The database is away, or was too slow: what was asked of it may or may not have happened."""
+
+
+def session_url(url: str, *, test_clock: bool, application_name: str) -> str:
+    """The connection string of one of the service's sessions.
+
+    Args:
+        url: Where the database is.
+        test_clock: Whether ``service_now()`` follows the test clock in this session.
+        application_name: What ``pg_stat_activity`` shows.
+
+    Returns:
+        The URL's connection parameters with the session's settings; options of the URL are kept.
+    """
+    settings = {
+        "timezone": "UTC",
+        "statement_timeout": f"{STATEMENT_TIMEOUT / timedelta(milliseconds=1):.0f}",
+        "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT / timedelta(milliseconds=1):.0f}",
+        "testyard.test_clock": "on" if test_clock else "off",
+    }
+    given = str(conninfo_to_dict(url).get("options") or "")
+    options = " ".join([given, *(f"-c {name}={value}" for name, value in settings.items())]).strip()
+    return make_conninfo(url, options=options, application_name=application_name, connect_timeout=5)
+
+
+def open_pool(url: str, *, test_clock: bool, size: int, application_name: str) -> Pool:
+    """A pool of autocommitting connections, checked on checkout, that is opened by ``async with``.
+
+    Args:
+        url: Where the database is.
+        test_clock: Whether ``service_now()`` follows the test clock.
+        size: Connections at most; one is kept open.
+        application_name: What ``pg_stat_activity`` shows.
+
+    Returns:
+        The pool, not yet open. It opens also while the database is away.
+
+    Example:
+        >>> async with open_pool(url, test_clock=False, size=4, application_name="api") as pool:
+        ...     runs = await find(pool)
+    """
+    return AsyncConnectionPool(
+        session_url(url, test_clock=test_clock, application_name=application_name),
+        connection_class=AsyncConnection[DictRow],
+        kwargs={"autocommit": True, "row_factory": dict_row},
+        min_size=1,
+        max_size=size,
+        timeout=CHECKOUT_TIMEOUT.total_seconds(),
+        # Short, so that a database that is back is noticed soon; the pool starts over with the next checkout.
+        reconnect_timeout=5,
+        check=AsyncConnectionPool.check_connection,
+        name=application_name,
+        open=False,
+    )
+
+
+@contextmanager
+def unavailable_when_lost() -> Iterator[None]:
+    """Turn what psycopg raises for a lost, unreachable or too slow database into ``DatabaseUnavailableError``."""
+    try:
+        yield
+    except (errors.DeadlockDetected, errors.SerializationFailure):
+        raise
+    except (psycopg.OperationalError, psycopg.InterfaceError, errors.IdleInTransactionSessionTimeout) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DatabaseUnavailableError(reason[0]) from error
+
+
+async def _again_after_conflicts(attempt: Callable[[], Awaitable[Value]]) -> Value:
+    conflict = ""
+    for _ in range(MAXIMUM_ATTEMPTS):
+        try:
+            with unavailable_when_lost():
+                return await attempt()
+        except (errors.DeadlockDetected, errors.SerializationFailure) as error:
+            conflict = str(error).splitlines()[0]
+    raise DatabaseUnavailableError(f"gave up after {MAXIMUM_ATTEMPTS} attempts: {conflict}")
+
+
+async def in_transaction(pool: Pool, work: Callable[[Connection], Awaitable[Value]]) -> Value:
+    """Do some work in one transaction, again if it loses against another one.
+
+    Args:
+        pool: Where the connection comes from.
+        work: Is called with the connection, maybe several times; nothing of a failed call stays in the database.
+
+    Returns:
+        What the work returned.
+
+    Raises:
+        DatabaseUnavailableError: The database is away, or too slow.
+        psycopg.Error: Anything else, such as a violated constraint.
+    """
+
+    async def attempt() -> Value:
+        async with pool.connection() as connection, connection.transaction():
+            return await work(connection)
+
+    return await _again_after_conflicts(attempt)
+
+
+async def fetch(pool: Pool, statement: str, parameters: Parameters | None = None) -> list[DictRow]:
+    """Run one statement on its own that touches no quota.
+
+    Args:
+        pool: Where the connection comes from.
+        statement: SQL that returns rows.
+        parameters: Its named parameters.
+
+    Returns:
+        Its rows.
+
+    Raises:
+        DatabaseUnavailableError: The database is away, or too slow.
+    """
+
+    async def attempt() -> list[DictRow]:
+        async with pool.connection() as connection:
+            return await (await connection.execute(statement, parameters)).fetchall()
+
+    return await _again_after_conflicts(attempt)
+
+
+async def fetch_within_day(
+    pool: Pool,
+    statement: str,
+    parameters: Parameters | None = None,
+    *afterwards: str,
+    prepare: bool | None = None,
+) -> list[DictRow]:
+    """Run one statement that touches quotas: in a transaction of its own, in which the day cannot turn.
+
+    A row that a new day brings would not be in the statement's snapshot: so it first waits for the day's lock. All
+    of it is one round trip.
+
+    Args:
+        pool: Where the connection comes from.
+        statement: SQL that returns rows.
+        parameters: Its named parameters.
+        afterwards: Statements without parameters for the same transaction.
+        prepare: False plans the statement anew: one plan does not fit one row and thousands. None prepares it when
+            it is used often.
+
+    Returns:
+        The statement's rows.
+
+    Raises:
+        DatabaseUnavailableError: The database is away, or too slow.
+    """
+
+    async def attempt() -> list[DictRow]:
+        async with pool.connection() as connection:
+            async with connection.pipeline(), connection.transaction():
+                await connection.execute(LOCK_DAY_SHARED)
+                cursor = await connection.execute(statement, parameters, prepare=prepare)
+                for more in afterwards:
+                    await connection.execute(more)
+            return await cursor.fetchall()
+
+    return await _again_after_conflicts(attempt)

@@ -1,0 +1,270 @@
+"""Runs claimed work: concurrently, with heartbeats, and with reports that are sent many at once.
+
+Used by the worker process and by the API's ``/scheduler/process``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Final, Self
+
+from testyard.lab.pipelines.database import DatabaseUnavailableError, Pool
+from testyard.lab.pipelines.execution import (
+    ExecutionEvent,
+    ExecutionLog,
+    Executor,
+    PipelineError,
+    RunAbandonedError,
+)
+from testyard.lab.pipelines.records import Failure, Outcome, Work
+from testyard.lab.pipelines.retry import ErrorClass
+from testyard.lab.pipelines.store import claims, outcomes
+from testyard.lab.pipelines.waiting import elapse, happens
+
+_LOGGER = logging.getLogger(__name__)
+
+DEFAULT_STALE_AFTER: Final = timedelta(minutes=5)
+DEFAULT_FLUSH_AFTER: Final = timedelta(milliseconds=50)
+HEARTBEATS_PER_STALE_TIME: Final = 5
+FIRST_RETRY: Final = timedelta(milliseconds=100)
+LONGEST_RETRY: Final = timedelta(seconds=2)
+
+
+class Runner:
+    """Executes runs that it claims, until it is left: then it sends what it has to report and cancels the rest.
+
+    A run whose claim was lost (healed, deleted) is cancelled with the next heartbeat. A runner that could send no
+    heartbeat for ``stale_after`` gives all its runs up, since another worker may have them. Reports are kept while
+    the database is away; sent twice, they count once.
+
+    Args:
+        pool: The service's connections.
+        executor: Runs the pipelines.
+        name: The worker's name, as it stands in the runs.
+        stale_after: The time without heartbeat after which runs are taken away; a fifth of it lies between two.
+        flush_after: How long the first report waits for others; zero sends each at once. None waits when there is
+            nothing else to do.
+        log: Where starts and successes are written down.
+        changed: Is set when there may be room for more work: after each end and each report.
+
+    Example:
+        >>> async with Runner(pool, TemplateExecutor(crash_process, PatientClock(pool)), "w1") as runner:
+        ...     work = await runner.process_next()
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        executor: Executor,
+        name: str,
+        *,
+        stale_after: timedelta = DEFAULT_STALE_AFTER,
+        flush_after: timedelta = DEFAULT_FLUSH_AFTER,
+        log: ExecutionLog | None = None,
+        changed: asyncio.Event | None = None,
+    ) -> None:
+        self._changed = asyncio.Event() if changed is None else changed
+        self._pool = pool
+        self._executor = executor
+        self._name = name
+        self._stale_after = stale_after
+        self._flush_after = flush_after
+        self._log = log
+        self._running: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._ended: dict[tuple[str, int], Outcome] = {}
+        self._taken_away: set[tuple[str, int]] = set()
+        self._something_ended = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._group = asyncio.TaskGroup()
+        self._loops: list[asyncio.Task[None]] = []
+
+    @property
+    def running(self) -> int:
+        """How many runs are being executed."""
+        return len(self._running)
+
+    @property
+    def unreported(self) -> int:
+        """How many runs have ended and are not yet in the database."""
+        return len(self._ended)
+
+    async def __aenter__(self) -> Self:
+        """Start the heartbeats and the reports."""
+        await self._group.__aenter__()
+        self._loops = [
+            self._group.create_task(self._report_forever()),
+            self._group.create_task(self._send_heartbeats_forever()),
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Cancel what still runs, and report what has ended, once."""
+        for task in [*self._loops, *self._running.values()]:
+            task.cancel()
+        # The group needs to know of its own abort; an error of the caller passes by it as it is.
+        if isinstance(error, asyncio.CancelledError):
+            await self._group.__aexit__(kind, error, traceback)
+        else:
+            await self._group.__aexit__(None, None, None)
+        if self._ended:
+            try:
+                await self._report(list(self._ended.values()))
+            except DatabaseUnavailableError as unavailable:
+                _LOGGER.warning("%s: %d reports are lost: %s", self._name, len(self._ended), unavailable)
+
+    async def claim(self, count: int) -> int:
+        """Take pending runs and start them.
+
+        Args:
+            count: How many at most.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            DatabaseUnavailableError: The database is away. Runs it may have claimed nevertheless are healed later.
+        """
+        claimed = await claims.claim(self._pool, self._name, count)
+        for work in claimed:
+            self._start(work)
+        return len(claimed)
+
+    async def process_next(self) -> Work | None:
+        """Take the next pending run and start it.
+
+        Returns:
+            The run; None when there is none that may start.
+
+        Raises:
+            DatabaseUnavailableError: The database is away.
+        """
+        claimed = await claims.claim(self._pool, self._name, 1)
+        for work in claimed:
+            self._start(work)
+        return claimed[0] if claimed else None
+
+    async def wait_until_idle(self, within: timedelta) -> bool:
+        """Wait until no run is being executed and all are reported.
+
+        Args:
+            within: How long at most.
+
+        Returns:
+            Whether it is so.
+        """
+        return await happens(self._idle, within)
+
+    def _start(self, work: Work) -> None:
+        key = (work.run_id, work.claim_number)
+        self._idle.clear()
+        self._running[key] = self._group.create_task(self._run(key, work))
+
+    async def _run(self, key: tuple[str, int], work: Work) -> None:
+        outcome: Outcome | None = None
+        try:
+            self._write(ExecutionEvent.STARTED, work)
+            outcome = await self._execute(work)
+        except asyncio.CancelledError:
+            # Only a run that was taken away ends here; the others pass the runner's own end on.
+            if key not in self._taken_away:
+                raise
+        except RunAbandonedError:
+            _LOGGER.info("%s: abandoned run %s", self._name, work.run_id)
+        finally:
+            self._taken_away.discard(key)
+            del self._running[key]
+            if outcome is not None:
+                self._ended[key] = outcome
+            self._something_ended.set()
+            self._note_change()
+
+    async def _execute(self, work: Work) -> Outcome:
+        try:
+            await self._executor.execute(work)
+        except PipelineError as error:
+            return Outcome.of(work, Failure(error.error_class, error.message))
+        except RunAbandonedError:
+            raise
+        except Exception as error:
+            # An executor is somebody else's code: whatever it raises ends its run, not the worker.
+            _LOGGER.warning("%s: run %s: %s: %s", self._name, work.run_id, type(error).__name__, error)
+            return Outcome.of(work, Failure(ErrorClass.UNKNOWN, f"{type(error).__name__}: {error}"))
+        self._write(ExecutionEvent.SUCCEEDED, work)
+        return Outcome.of(work)
+
+    def _note_change(self) -> None:
+        self._changed.set()
+        if not self._running and not self._ended:
+            self._idle.set()
+
+    def _write(self, event: ExecutionEvent, run: Work | Outcome) -> None:
+        if self._log is not None:
+            self._log.write(event, run.run_id, run.claim_number, run.retry_attempt)
+
+    async def _report_forever(self) -> None:
+        retry_in = FIRST_RETRY
+        while True:
+            await self._something_ended.wait()
+            await self._wait_for_more()
+            self._something_ended.clear()
+            if not self._ended:
+                continue
+            try:
+                await self._report(list(self._ended.values()))
+                retry_in = FIRST_RETRY
+            except DatabaseUnavailableError as unavailable:
+                _LOGGER.warning("%s: %d reports wait: %s", self._name, len(self._ended), unavailable)
+                self._something_ended.set()
+                await elapse(retry_in)
+                retry_in = min(retry_in * 2, LONGEST_RETRY)
+
+    async def _wait_for_more(self) -> None:
+        """Let the first report wait for others, as long as there can be others."""
+        try:
+            async with asyncio.timeout(self._flush_after.total_seconds()):
+                while self._running:
+                    self._something_ended.clear()
+                    await self._something_ended.wait()
+        except TimeoutError:
+            return
+
+    async def _report(self, reports: Sequence[Outcome]) -> None:
+        ours = await outcomes.finish(self._pool, reports)
+        for outcome in reports:
+            del self._ended[outcome.run_id, outcome.claim_number]
+            if outcome.run_id in ours and outcome.failure is None:
+                self._write(ExecutionEvent.REPORTED, outcome)
+        self._note_change()
+
+    async def _send_heartbeats_forever(self) -> None:
+        interval = self._stale_after / HEARTBEATS_PER_STALE_TIME
+        last_sent = time.monotonic()
+        while True:
+            await elapse(interval)
+            sent = list({*self._running, *self._ended})
+            started = time.monotonic()
+            try:
+                if sent:
+                    ours = await claims.heartbeat(self._pool, sent)
+                    self._take_away([key for key in sent if key[0] not in ours], "it is not ours any more")
+                last_sent = started
+            except DatabaseUnavailableError as unavailable:
+                _LOGGER.warning("%s: no heartbeat: %s", self._name, unavailable)
+                if time.monotonic() - last_sent > self._stale_after.total_seconds():
+                    self._take_away(list(self._running), "no heartbeat could be sent for too long")
+
+    def _take_away(self, keys: Sequence[tuple[str, int]], reason: str) -> None:
+        for key in keys:
+            task = self._running.get(key)
+            if task is not None:
+                _LOGGER.warning("%s: gave up run %s: %s", self._name, key[0], reason)
+                self._taken_away.add(key)
+                task.cancel()

@@ -1,0 +1,84 @@
+"""The service's time: the test clock where a session honours it, else the database's."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from testyard.lab.pipelines.database import Connection, DatabaseUnavailableError, Pool, fetch, in_transaction
+from testyard.lab.pipelines.store.queue_signal import NOTIFY_RUNS_PENDING
+
+_MOVE = """
+    INSERT INTO test_clock (moment)
+    SELECT %(moment)s WHERE %(moment)s >= service_now() OR NOT EXISTS (SELECT FROM customers)
+    ON CONFLICT (single) DO UPDATE SET moment = excluded.moment WHERE test_clock.moment <= excluded.moment
+    RETURNING moment"""
+
+
+class ClockError(Exception):
+    """The test clock was to go back."""
+
+
+async def read(pool: Pool) -> datetime:
+    """The service's present time.
+
+    Args:
+        pool: The service's connections.
+
+    Returns:
+        The time, in UTC.
+    """
+    rows = await fetch(pool, "SELECT service_now() AS moment")
+    moment: datetime = rows[0]["moment"]
+    return moment
+
+
+class PatientClock:
+    """Reads the service's clock for those who have begun something: while the database is away, time stands still.
+
+    Args:
+        pool: The service's connections.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._last: datetime | None = None
+
+    async def __call__(self) -> datetime:
+        """The service's time.
+
+        Raises:
+            DatabaseUnavailableError: The database is away and the clock was never read before.
+        """
+        try:
+            self._last = await read(self._pool)
+        except DatabaseUnavailableError:
+            if self._last is None:
+                raise
+        return self._last
+
+
+async def move(pool: Pool, moment: datetime) -> datetime:
+    """Set the test clock, forward only; as long as there is no customer its first setting may be any time.
+
+    Args:
+        pool: The service's connections.
+        moment: The service's new time.
+
+    Returns:
+        The service's new time.
+
+    Raises:
+        ClockError: The service's time is later already.
+    """
+
+    async def work(connection: Connection) -> bool:
+        moved = await (await connection.execute(_MOVE, {"moment": moment})).fetchone()
+        # A retry may have become due.
+        await connection.execute(NOTIFY_RUNS_PENDING)
+        return moved is not None
+
+    if not await in_transaction(pool, work):
+        present = await read(pool)
+        shown, wanted = present.isoformat(), moment.isoformat()
+        raise ClockError(f"the clock only goes forward: it shows {shown}, which is after {wanted}")
+    return moment

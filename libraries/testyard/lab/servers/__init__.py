@@ -1,0 +1,1 @@
+"""Real servers for the lab, each started from what a package manager brings."""

@@ -1,0 +1,131 @@
+"""Keeps a lab's processes from suite to suite, so that a run starts them once."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from testyard.core.errors import UserError
+from testyard.lab.children import LabError
+from testyard.lab.supervisor.waldurs import Supervisor
+
+if TYPE_CHECKING:
+    from testyard.lab.supervisor.pipelines import PipelineLab
+
+SUITE_DIRECTORY = "suite"
+
+
+class Lab(Protocol):
+    """Some processes that can be emptied as if they had just been started."""
+
+    def renew(self) -> None:
+        """Empty it; raises ``UserError`` when something does not answer any more."""
+
+    def stop(self) -> None:
+        """End every process; safe to call again."""
+
+
+Kept = TypeVar("Kept", bound=Lab)
+
+
+class Keeper(Generic[Kept]):
+    """Takes a lab back from a suite, empties it, and ends it with the run.
+
+    Attributes:
+        lab: What is handed out; None while no suite uses the lab.
+    """
+
+    def __init__(self) -> None:
+        self.lab: Kept | None = None
+        self._waiting: Kept | None = None
+
+    def take_back(self) -> None:
+        """Empty the lab and keep it for the next suite; stop it when it does not answer any more."""
+        lab, self.lab = self.lab, None
+        if lab is None:
+            return
+        try:
+            lab.renew()
+        except UserError:
+            lab.stop()
+        else:
+            self._waiting = lab
+
+    def stop(self) -> None:
+        """End every process."""
+        for lab in (self.lab, self._waiting):
+            if lab is not None:
+                lab.stop()
+        self.lab = self._waiting = None
+
+
+class LabKeeper(Keeper[Supervisor]):
+    """Keeps Waldur A and Waldur B."""
+
+    def hand_out(self, *, port: int, within: timedelta) -> Supervisor:
+        """Start the lab, or take the one that waits; it is as empty as a new one.
+
+        Args:
+            port: The TCP port of both Waldurs; 0 takes a free one.
+            within: Give up after this time.
+
+        Raises:
+            LabError: The port is taken, or a process did not become ready; nothing is left running.
+        """
+        lab, self._waiting = self._waiting, None
+        if lab is not None and not lab.serves(port):
+            lab.stop()
+            lab = None
+        if lab is None:
+            lab = Supervisor()
+            lab.start_waldurs(port=port, ready_within=within)
+        self.lab = lab
+        return lab
+
+    def take_back(self) -> None:
+        """Also remove what the suite wrote into its directory."""
+        if self.lab is not None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        super().take_back()
+
+    @property
+    def directory(self) -> Path:
+        """A directory for what must not outlive the suite; it also ends with the lab's first process.
+
+        Raises:
+            LabError: No suite uses the lab.
+        """
+        if self.lab is None:
+            message = "The lab is not running, so it has no directory."
+            raise LabError(message)
+        directory = next(iter(self.lab.instances.values())).directory / SUITE_DIRECTORY
+        directory.mkdir(mode=0o700, exist_ok=True)
+        return directory
+
+
+class PipelineKeeper(Keeper["PipelineLab"]):
+    """Keeps the pipeline service and its PostgreSQL."""
+
+    def hand_out(self, *, within: timedelta) -> PipelineLab:
+        """Start the service, or take the one that waits; it is as empty as a new one.
+
+        Args:
+            within: Give up after this time.
+
+        Raises:
+            LabError: A process did not become ready; nothing is left running.
+        """
+        # Only the suites that need it pay for importing it, or need what it is made of.
+        from testyard.lab.supervisor.pipelines import PipelineLab
+
+        lab, self._waiting = self._waiting, None
+        if lab is not None and not lab.lives():
+            lab.stop()
+            lab = None
+        if lab is None:
+            lab = PipelineLab()
+            lab.start(within)
+        self.lab = lab
+        return lab

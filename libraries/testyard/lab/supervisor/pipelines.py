@@ -1,0 +1,312 @@
+"""The pipeline service of the lab: a real PostgreSQL, the service, its workers, and who is told about failures."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from http import HTTPStatus
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+
+from testyard.core.deadline import Deadline
+from testyard.core.errors import UserError
+from testyard.core.json_client import JsonClient, UnexpectedAnswerError, UnreachableError
+from testyard.core.redact import secrets_in_use
+from testyard.lab.children import (
+    START_TIMEOUT,
+    LabError,
+    close_pipes,
+    listening_socket,
+    remove_stale_directories,
+    wait_for_the_end,
+    wait_until_ready,
+)
+from testyard.lab.servers.fault_proxy import FaultProxy
+from testyard.lab.servers.mailbox import Mailbox
+from testyard.lab.servers.postgresql import PostgresqlServer, ShutdownMode
+from testyard.lab.servers.webhooks import WebhookReceiver
+
+LOOPBACK = "127.0.0.1"
+DATABASE = "pipelines"
+SERVICE_NAME = "the pipeline service of the lab"
+
+# Long enough for a busy machine, short enough that a test of a killed worker does not wait for minutes.
+STALE_AFTER = timedelta(seconds=1.5)
+
+EMPTY_EVERYTHING = "TRUNCATE customers, run_transitions, test_clock CASCADE"
+
+
+@dataclass(frozen=True)
+class PipelineWorker:
+    """One worker process.
+
+    Attributes:
+        name: As the service's rows name it.
+        process: The child process.
+        executions: Where it writes what it executed, one JSON line each.
+    """
+
+    name: str
+    process: subprocess.Popen[bytes]
+    executions: Path
+
+
+@dataclass
+class PipelineLab:
+    """Owns the processes around one pipeline service.
+
+    The service and its workers reach PostgreSQL through a proxy that can break the connection; tests and the
+    emptying between suites do not.
+
+    Attributes:
+        admin_key: What admin calls to the service carry.
+        modules: The modules that are started as the service and as a worker.
+    """
+
+    admin_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    modules: tuple[str, str] = ("testyard.lab.pipelines", "testyard.lab.pipelines.worker")
+
+    def __post_init__(self) -> None:
+        secrets_in_use.add(self.admin_key)
+        encryption_key = base64.b64encode(secrets.token_bytes(32)).decode()
+        secrets_in_use.add(encryption_key)
+        self._keys = {"PIPELINES_ADMIN_KEY": self.admin_key, "PIPELINES_ENCRYPTION_KEY": encryption_key}
+        self.postgresql = PostgresqlServer()
+        self.mailbox = Mailbox()
+        self.webhooks = WebhookReceiver()
+        self.workers: dict[str, PipelineWorker] = {}
+        self._proxy: FaultProxy | None = None
+        self._service: subprocess.Popen[bytes] | None = None
+        self._client: JsonClient | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, within: timedelta = START_TIMEOUT) -> None:
+        """Start PostgreSQL and the service, and wait until it answers.
+
+        Raises:
+            UserError: A process did not become ready; nothing is left running.
+        """
+        remove_stale_directories()
+        deadline = Deadline(within)
+        try:
+            self.postgresql.start(within)
+            self.postgresql.create_database(DATABASE)
+            self.mailbox.start()
+            self.webhooks.start()
+            self._proxy = FaultProxy(LOOPBACK, self.postgresql.port)
+            self._proxy.start()
+            self._start_service()
+            assert self._service is not None
+            assert self._client is not None
+            wait_until_ready(self._service, SERVICE_NAME, self._ready, deadline, log=self._log_of("service"))
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start_service(self) -> None:
+        with listening_socket(LOOPBACK, 0) as listener:
+            self._client = JsonClient(
+                f"http://{LOOPBACK}:{listener.getsockname()[1]}",
+                headers={"X-Admin-Key": self.admin_key},
+                secret=self.admin_key,
+                name=SERVICE_NAME,
+            )
+            self._service = self._child(
+                *("service", self.modules[0], "--end-with-stdin"),
+                *("--fd", str(listener.fileno()), *self._times()),
+                descriptors=(listener.fileno(),),
+                variables={"PIPELINES_SMTP_URL": self.mailbox.url},
+            )
+
+    def _ready(self) -> None:
+        try:
+            self.client.get("/api/v1/health")
+        except UnexpectedAnswerError as problem:
+            if problem.status != HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
+            raise UnreachableError(str(problem)) from None
+
+    @property
+    def client(self) -> JsonClient:
+        """Calls the service as its admin."""
+        if self._client is None:
+            message = "The pipeline service of the lab is not running."
+            raise LabError(message)
+        return self._client
+
+    @property
+    def url(self) -> str:
+        """Where the service's API is."""
+        return self.client.base_url
+
+    @property
+    def database_url(self) -> str:
+        """The service's database, with the password, past the proxy."""
+        return self.postgresql.url_of(DATABASE)
+
+    @property
+    def proxy(self) -> FaultProxy:
+        """Between the service and PostgreSQL."""
+        if self._proxy is None:
+            message = "The pipeline service of the lab is not running."
+            raise LabError(message)
+        return self._proxy
+
+    def lives(self) -> bool:
+        """Whether the service's process runs."""
+        return self._service is not None and self._service.poll() is None
+
+    def start_worker(self, name: str, *, within: timedelta = START_TIMEOUT, options: tuple[str, ...] = ()) -> None:
+        """Start a worker process that claims and executes runs.
+
+        Args:
+            name: How the service's rows name it.
+            within: Give up after this time.
+            options: Added to its command line.
+
+        Raises:
+            LabError: It is running already, or ended instead of becoming ready.
+        """
+        if name in self.workers:
+            message = f"The worker {name!r} is running already."
+            raise LabError(message)
+        executions = self.postgresql.directory / f"executions-{name}-{secrets.token_hex(4)}.jsonl"
+        process = self._child(
+            *(name, self.modules[1], "--name", name),
+            *("--execution-log", str(executions), *self._times(), *options),
+        )
+        self.workers[name] = PipelineWorker(name, process, executions)
+        called = f"the worker {name} of the lab"
+        wait_until_ready(process, called, lambda: _said_ready(process), Deadline(within), log=self._log_of(name))
+
+    def kill_worker(self, name: str) -> int:
+        """Kill a worker with SIGKILL, as a crash would; returns its process id."""
+        worker = self._take(name)
+        worker.process.kill()
+        worker.process.wait()
+        close_pipes(worker.process)
+        return worker.process.pid
+
+    def stop_worker(self, name: str) -> None:
+        """Let a worker report what it has done and end."""
+        _end(self._take(name).process)
+
+    def executions(self) -> list[Path]:
+        """The files in which all workers, also those that are gone, wrote what they executed."""
+        return sorted(self.postgresql.directory.glob("executions-*.jsonl"))
+
+    def restart_postgresql(self, mode: str) -> None:
+        """Stop PostgreSQL and start it again on the same port and data.
+
+        Args:
+            mode: ``fast``, ``immediate`` or ``kill``.
+        """
+        self.postgresql.restart(ShutdownMode[mode.upper()])
+
+    def renew(self) -> None:
+        """End the workers, undo every fault and empty the database, the mailbox and the webhooks.
+
+        Raises:
+            UserError: Something does not answer any more.
+        """
+        self._end_workers()
+        self.proxy.heal()
+        self.mailbox.clear()
+        self.webhooks.clear()
+        for file in self.executions():
+            file.unlink()
+        try:
+            with psycopg.connect(self.database_url, autocommit=True) as connection:
+                connection.execute(EMPTY_EVERYTHING)
+        except psycopg.Error as problem:
+            message = f"The database of the lab cannot be emptied: {problem}"
+            raise UserError(message) from None
+        self._ready()
+
+    def stop(self) -> None:
+        """End every process; safe to call again."""
+        self._end_workers()
+        if self._service is not None:
+            _end(self._service)
+        if self._client is not None:
+            self._client.close()
+        if self._proxy is not None:
+            self._proxy.stop()
+        self.mailbox.stop()
+        self.webhooks.stop()
+        self.postgresql.stop()
+        self._service = self._client = self._proxy = None
+
+    def _end_workers(self) -> None:
+        for name in list(self.workers):
+            self.stop_worker(name)
+
+    def _take(self, name: str) -> PipelineWorker:
+        if name not in self.workers:
+            message = f"There is no worker {name!r}, expected one of {', '.join(self.workers) or '(none)'}."
+            raise LabError(message)
+        return self.workers.pop(name)
+
+    @property
+    def _url_through_the_proxy(self) -> str:
+        parts = urlsplit(self.database_url)
+        credentials = parts.netloc.rpartition("@")[0]
+        return urlunsplit(parts._replace(netloc=f"{credentials}@{self.proxy.host}:{self.proxy.port}"))
+
+    def _times(self) -> tuple[str, ...]:
+        return ("--test-clock", "--stale-after", str(STALE_AFTER.total_seconds()))
+
+    def _log_of(self, name: str) -> Path:
+        return self.postgresql.directory / f"{name}.log"
+
+    def _child(
+        self,
+        name: str,
+        module: str,
+        *arguments: str,
+        descriptors: tuple[int, ...] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        database = {"PIPELINES_DATABASE_URL": self._url_through_the_proxy}
+        with self._log_of(name).open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                env={**os.environ, **self._keys, **database, **(variables or {})},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                pass_fds=descriptors,
+                start_new_session=True,  # Ctrl-C is for the run; it stops the lab in its teardown
+            )
+
+
+def _said_ready(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    if not process.stdout.read():
+        message = "It has not said that it is ready."
+        raise UnreachableError(message)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin:
+        process.stdin.close()
+    wait_for_the_end(process)

@@ -1,0 +1,1 @@
+"""PostgreSQL as a test sees it: statements with bound parameters, rows, transactions, notifications, backends."""
