@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import hashlib
 import secrets
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +21,7 @@ from testyard.core.redact import secrets_in_use
 from testyard.core.tables import html_table
 from testyard.pipelines.evidence import executions_in, transitions_in
 from testyard.pipelines.history import RunState, check_histories, repetitions
+from testyard.pipelines.secrecy import check_none_is_in
 from testyard.pipelines.service import PipelineService, count_by_state
 
 RUN_COLUMNS = (
@@ -48,6 +49,7 @@ class PipelineLibrary(MaskingListener):
         self._service: PipelineService | None = None
         self._url = ""
         self._made_up: list[str] = []
+        self._api_keys: list[str] = []
         self._run = f"ty{secrets.token_hex(3)}"
 
     def close(self) -> None:
@@ -134,15 +136,24 @@ class PipelineLibrary(MaskingListener):
         Example:
             | Made Up Credentials Should Not Be In | ${rows} |
         """
-        cells = [(column, value) for row in rows for column, value in row.items()]
-        if not cells or not self._made_up:
-            message = "There is nothing to compare: no rows, or no made-up credentials."
-            raise UserError(message)
-        for column, value in cells:
-            content = bytes(value) if isinstance(value, bytes | memoryview) else str(value).encode()
-            if any(form in content for secret in self._made_up for form in encodings(secret)):
-                message = f"The column {column} holds a credential that can be read."
-                raise NotMetError(message)
+        check_none_is_in(rows, self._made_up, "credential")
+
+    @keyword(tags=["Assertion"])
+    def api_keys_should_not_be_in(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Check that no field of some items holds a key that `API Key In` has returned, nor its SHA-256 hash.
+
+        Args:
+            rows: JSON objects, or rows as a query returned them.
+
+        Raises:
+            NotMetError: Names the field.
+            UserError: There are no items, or no key is known.
+
+        Example:
+            | API Keys Should Not Be In | ${answer.json()} |
+        """
+        hashes = [hashlib.sha256(key.encode()).hexdigest() for key in self._api_keys]
+        check_none_is_in(rows, self._api_keys + hashes, "key or its hash")
 
     @keyword(tags=["Getter"])
     def only_one_with(self, items: Iterable[Mapping[str, Any]], field: str, value: str) -> Mapping[str, Any]:
@@ -184,22 +195,25 @@ class PipelineLibrary(MaskingListener):
             message = f"The answer brings no API key; it has {', '.join(answer) or 'nothing'}."
             raise UserError(message)
         secrets_in_use.add(key)
+        self._api_keys.append(key)
         return Secret(key)
 
     def _open_session(self, name: str, headers: dict[str, str]) -> None:
         requests_library = BuiltIn().get_library_instance("RequestsLibrary")
-        session = requests_library.create_session(name, self._url, headers=headers)
+        # A repeated call would hide that the service answered 503.
+        session = requests_library.create_session(name, self._url, headers=headers, max_retries=0)
         # Before RequestsLibrary logs the answer: the key in it is known to nobody yet.
         session.hooks["response"].append(_register_key)
 
     # The queue and the clock.
 
     @keyword(tags=["Setup"])
-    def trigger_the_scheduler_at_once(self, callers: int) -> list[dict[str, Any]]:
+    def trigger_the_scheduler_at_once(self, callers: int, *, limit: int | None = None) -> list[dict[str, Any]]:
         """Trigger the scheduler from several callers at the same time, as external schedulers may do.
 
         Args:
             callers: How many.
+            limit: How many due pipelines each of them takes at most; all when not given.
 
         Returns:
             The answers.
@@ -209,7 +223,25 @@ class PipelineLibrary(MaskingListener):
         """
         service = self._connected
         with ThreadPoolExecutor(callers) as pool:
-            return list(pool.map(lambda _: service.trigger(), range(callers)))
+            return list(pool.map(lambda _: service.trigger(limit), range(callers)))
+
+    @keyword(tags=["Setup"])
+    def process_the_queue_at_once(self, callers: int) -> list[dict[str, Any]]:
+        """Let several callers process the next item of the queue at the same time.
+
+        Args:
+            callers: How many.
+
+        Returns:
+            The answers to those who got an item; the others found none that may run.
+
+        Example:
+            | ${processed} = | Process The Queue At Once | 5 |
+        """
+        service = self._connected
+        with ThreadPoolExecutor(callers) as pool:
+            answers = list(pool.map(lambda _: service.process(), range(callers)))
+        return [answer for answer in answers if answer["processed"]]
 
     @keyword(tags=["Setup"])
     def process_queue_items(self, count: int) -> list[dict[str, Any]]:
@@ -263,6 +295,27 @@ class PipelineLibrary(MaskingListener):
         self._connected.move_clock(moment)
         logger.info(f"The service's clock: {moment:%A %Y-%m-%d %H:%M:%S} UTC")
         return moment.isoformat()
+
+    @keyword(tags=["Setup", "Evidence"])
+    def follow_the_schedule(self, until: datetime) -> list[str]:
+        """Move the test clock to each time at which a pipeline is due, trigger the scheduler, work off its queue.
+
+        Args:
+            until: The last time that may be due, UTC; the clock stays at the last one that was.
+
+        Returns:
+            The times.
+
+        Raises:
+            NotMetError: Nothing was due, or the service names a next time that is not later than its clock.
+
+        Example:
+            | Follow The Schedule | until=2026-03-08T08:00:00Z |
+        """
+        followed = self._connected.follow_schedule(until.replace(tzinfo=until.tzinfo or UTC))
+        rows = [(f"{moment:%Y-%m-%d %H:%M:%S}", runs) for moment, runs in followed]
+        logger.info(html_table(f"Times: {len(rows)}", ("at (UTC)", "runs"), rows), html=True)
+        return [moment.isoformat() for moment, _ in followed]
 
     # Runs.
 
@@ -353,11 +406,14 @@ class PipelineLibrary(MaskingListener):
         self._connected.check_way(run, *states)
 
     @keyword(tags=["Assertion", "Wait"])
-    def every_run_should_end(self, *, within: timedelta = timedelta(seconds=30)) -> dict[str, int]:
+    def every_run_should_end(
+        self, *, within: timedelta = timedelta(seconds=30), retries_fall_due: bool = False
+    ) -> dict[str, int]:
         """Wait until no run is waiting or running any more.
 
         Args:
             within: Give up after this time.
+            retries_fall_due: Whether the test clock is moved when nothing but retries waits.
 
         Returns:
             How many runs are in each state.
@@ -368,7 +424,7 @@ class PipelineLibrary(MaskingListener):
         Example:
             | ${counts} = | Every Run Should End | within=1 minute |
         """
-        counts = count_by_state(self._connected.wait_until_ended(within))
+        counts = count_by_state(self._connected.wait_until_ended(within, retries_fall_due=retries_fall_due))
         logger.info(f"Runs by state: {counts}")
         return counts
 
@@ -379,12 +435,15 @@ class PipelineLibrary(MaskingListener):
         self,
         transitions: Iterable[Mapping[str, Any]],
         executions: Iterable[Mapping[str, Any]] = (),
+        *,
+        drained: bool = True,
     ) -> int:
         """Check the history of every run: nothing lost, nothing executed again after it had reported success.
 
         Args:
             transitions: The rows of the service's `run_transitions`.
             executions: What workers wrote down themselves; see `Executions Of Pipeline Workers`.
+            drained: Whether every run must have ended; otherwise some may still wait or run.
 
         Returns:
             How many executions were repeated because a worker was lost before what it reported was stored.
@@ -399,7 +458,7 @@ class PipelineLibrary(MaskingListener):
         if not changes:
             message = "There are no transitions to check: did any run?"
             raise UserError(message)
-        violations = check_histories(changes, executed or None, drained=True)
+        violations = check_histories(changes, executed or None, drained=drained)
         if violations:
             rows = [(str(it.kind), it.run_id, it.explanation) for it in violations]
             logger.info(html_table(f"Violations: {len(rows)}", ("what", "run", "found"), rows), html=True)
@@ -418,12 +477,6 @@ class PipelineLibrary(MaskingListener):
             message = "No pipeline service is in use: 'Connect To Pipeline Service' first."
             raise UserError(message)
         return self._service
-
-
-def encodings(secret: str) -> tuple[bytes, ...]:
-    """The forms in which a secret can be read without a key."""
-    clear = secret.encode()
-    return clear, clear.hex().encode(), base64.b64encode(clear).rstrip(b"=")
 
 
 def _register_key(response: Any, *_: Any, **__: Any) -> None:

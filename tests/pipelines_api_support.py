@@ -126,13 +126,14 @@ class RunningService:
 
 
 @contextmanager
-def running_service(url: str, *options: str) -> Iterator[RunningService]:
+def running_service(url: str, *options: str, stderr: int | None = None) -> Iterator[RunningService]:
     """The service as a process on a free port; ended by the end of its standard input."""
     process = subprocess.Popen(
         [*COMMAND, "--database", url, "--port", "0", "--end-with-stdin", *options],
         env=dict(SECRETS),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
     )
     with process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from enum import Enum
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from typing import Any, Literal
 from robot.api import logger
 from robot.api.deco import keyword
 from robot.api.types import Secret
-from testyard.core.deadline import Deadline
+from testyard.core.deadline import Deadline, seconds, wait_until
 from testyard.core.errors import UserError
 from testyard.core.redact import secrets_in_use
 from testyard.core.tables import html_table
@@ -19,6 +20,7 @@ from testyard.lab.environment import PIPELINE_VARIABLES, Environment
 
 from LabLibrary.world import World
 
+LAST_COMPLAINTS = 5
 EXECUTION_COLUMNS = ("run", "attempt", "claim", "worker", "event")
 
 
@@ -126,10 +128,9 @@ class PipelineKeywords:
         Example:
             | Start Pipeline Workers | first | second |
         """
-        deadline = Deadline(within)
         lab = self._world.pipeline_lab()
+        lab.start_workers(*names, within=within, options=("--batch", str(batch)))
         for name in names:
-            lab.start_worker(name, within=deadline.remaining, options=("--batch", str(batch)))
             logger.info(f"Worker {name}: process {lab.workers[name].process.pid}")
 
     @keyword(tags=["Fault"])
@@ -158,8 +159,13 @@ class PipelineKeywords:
         self._world.pipeline_lab().stop_worker(name)
 
     @keyword(tags=["Getter", "Evidence"])
-    def executions_of_pipeline_workers(self) -> list[dict[str, Any]]:
+    def executions_of_pipeline_workers(
+        self, *, among: Iterable[Mapping[str, Any]] | None = None
+    ) -> list[dict[str, Any]]:
         """Draw a table of what every worker executed, also those that are gone, as they wrote it down themselves.
+
+        Args:
+            among: Rows with a `run_id`; only executions of these runs. All when not given.
 
         Returns:
             Mappings, one for each start and each success that a worker reported.
@@ -172,12 +178,62 @@ class PipelineKeywords:
             # A killed worker may have been writing its last line.
             complete = file.read_bytes().rpartition(b"\n")[0]
             executions += [json.loads(line) for line in complete.splitlines()]
+        if among is not None:
+            runs = {row["run_id"] for row in among}
+            executions = [line for line in executions if line["run_id"] in runs]
         rows = [
             (it["run_id"], it["retry_attempt"], it["claim_number"], it["worker"], it["event"]) for it in executions
         ]
         title = f"Executions: {len(rows)}"
         logger.info(html_table(title, EXECUTION_COLUMNS, rows, folded=True), html=True)
         return executions
+
+    @keyword(tags=["Assertion", "Wait"])
+    def pipeline_worker_should_say(
+        self, name: str, text: str, *, within: timedelta = timedelta(seconds=10)
+    ) -> None:
+        """Wait until a worker has complained of something.
+
+        Args:
+            name: As it was started.
+            text: What one of its complaints contains.
+            within: Give up after this time.
+
+        Raises:
+            NotMetError: None does; tells the last ones.
+
+        Example:
+            | Pipeline Worker Should Say | first | statement timeout |
+        """
+        lab = self._world.pipeline_lab()
+        wait_until(
+            lambda: lab.complaints_of(name)[-LAST_COMPLAINTS:],
+            lambda _: any(text in line for line in lab.complaints_of(name)),
+            Deadline(within),
+            f"the worker {name} to say {text!r}",
+        )
+
+    @keyword(tags=["Assertion", "Wait"])
+    def pipeline_service_should_answer_again(self, *, within: timedelta = timedelta(seconds=10)) -> timedelta:
+        """Wait until the service's API has its database back.
+
+        Args:
+            within: Give up after this time.
+
+        Returns:
+            How long it took.
+
+        Raises:
+            NotMetError: It says all the time that its database is away.
+
+        Example:
+            | Pipeline Service Should Answer Again | within=5s |
+        """
+        deadline = Deadline(within)
+        lab = self._world.pipeline_lab()
+        wait_until(lab.answers, bool, deadline, "the pipeline service to have its database back")
+        logger.info(f"The pipeline service has its database back after {seconds(deadline.elapsed)}")
+        return deadline.elapsed
 
     # Faults.
 

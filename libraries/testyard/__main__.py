@@ -15,7 +15,7 @@ from testyard import __version__
 from testyard.core.errors import UserError
 
 if TYPE_CHECKING:
-    from testyard.waldur.cleanup import Leftover
+    from testyard.core.leftover import Leftover
 
 CLEANUP_CYCLES = 15
 
@@ -51,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     controls = commands.add_parser("controls", help="run the suites under each known defect: is it caught?")
     controls.add_argument("--domain", default=None, help="only the defects of one domain, such as federation")
     controls.add_argument("--defect", action="append", default=[], help="only this defect; may be repeated")
+    controls.add_argument("--sample", action="store_true", help="only a few that turn every scenario red once")
+    controls.add_argument(
+        "--changed-since", metavar="COMMIT", help="with --sample: all of the domains changed since"
+    )
     controls.add_argument("--suites", type=Path, default=Path("suites"), help="the directory of the suites")
     controls.add_argument("--whole", action="store_true", help="run every suite under each defect")
     controls.add_argument("--processes", type=int, default=2, help="how many runs at a time")
@@ -60,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     lab.add_argument("--port", type=int, default=0, help="the TCP port of both; a free one when not given")
     lab.set_defaults(run=_lab)
 
-    cleanup = commands.add_parser("cleanup", help="end what a killed run left on your own Waldurs")
+    cleanup = commands.add_parser("cleanup", help="end what a killed run left on your own systems")
     cleanup.add_argument("--run", required=True, dest="run_id", help="the run's id, as its log says it")
     cleanup.add_argument(
         "--pause",
@@ -76,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 def _controls(options: argparse.Namespace) -> int:
     from testyard.lab.sabotage import DOMAINS, defect_named
     from testyard.lab.sabotage.controls import run_controls
+    from testyard.lab.sabotage.selection import changed_paths, sample, touched_domains
 
     if options.domain and options.domain not in DOMAINS:
         message = f"there is no domain {options.domain!r}, expected one of {', '.join(DOMAINS)}."
@@ -86,7 +91,13 @@ def _controls(options: argparse.Namespace) -> int:
         raise UserError(problem.args[0]) from None
     if not defects:
         domains = [options.domain] if options.domain else list(DOMAINS)
-        defects = [defect for domain in domains for defect in DOMAINS[domain]]
+        whole = set(domains)
+        if options.sample:
+            paths = changed_paths(options.changed_since, Path()) if options.changed_since else []
+            whole = touched_domains(paths, domains)
+        defects = [it for name in domains for it in (DOMAINS[name] if name in whole else sample(DOMAINS[name]))]
+        known = sum(len(DOMAINS[name]) for name in domains)
+        print(f"{len(defects)} of {known} defects; all of {', '.join(sorted(whole)) or 'no domain'}", flush=True)  # noqa: T201 a command line prints
     caught = 0
     for verdict in run_controls(defects, options.suites, whole=options.whole, processes=options.processes):
         print(verdict, flush=True)  # noqa: T201 a command line prints
@@ -106,17 +117,36 @@ def _lab(options: argparse.Namespace) -> int:
 
 
 def _cleanup(options: argparse.Namespace) -> int:
-    from testyard.lab.environment import STAFF_VARIABLES
+    from testyard.lab.environment import DATABASE_VARIABLE, PIPELINE_VARIABLES, STAFF_VARIABLES
     from testyard.waldur.federation import CONFIGURATION_VARIABLE
 
-    as_staff = all(os.environ.get(name) for name in STAFF_VARIABLES)
-    all_ended = True
-    # Without either the first says which variables are missing.
-    if CONFIGURATION_VARIABLE in os.environ or not as_staff:
-        all_ended = _report_leftovers(_ended_in_federation(options))
-    if as_staff:
-        all_ended = _report_leftovers(_deleted_as_staff(options)) and all_ended
-    return 0 if all_ended else 1
+    def are_set(*names: str) -> bool:
+        return all(os.environ.get(name) for name in names)
+
+    leftovers: list[Iterator[Leftover]] = []
+    if are_set(CONFIGURATION_VARIABLE):
+        leftovers.append(_ended_in_federation(options))
+    if are_set(*STAFF_VARIABLES):
+        leftovers.append(_deleted_as_staff(options))
+    if are_set(*PIPELINE_VARIABLES, DATABASE_VARIABLE):
+        leftovers.append(_deleted_customers(options))
+    # Without any the first says which variables are missing.
+    ended = [_report_leftovers(each) for each in leftovers or [_ended_in_federation(options)]]
+    return 0 if all(ended) else 1
+
+
+def _deleted_customers(options: argparse.Namespace) -> Iterator[Leftover]:
+    from testyard.core.json_client import JsonClient
+    from testyard.pipelines.cleanup import customers_of, delete_customers
+    from testyard.pipelines.service import PipelineService
+
+    key = os.environ["PIPELINES_ADMIN_KEY"]
+    client = JsonClient(
+        os.environ["PIPELINES_URL"], headers={"X-Admin-Key": key}, secret=key, name="the pipeline service"
+    )
+    with client:
+        customers = customers_of(options.run_id, os.environ["PIPELINES_DATABASE_URL"])
+        yield from delete_customers(PipelineService(client), customers)
 
 
 def _ended_in_federation(options: argparse.Namespace) -> Iterator[Leftover]:

@@ -254,6 +254,15 @@ async def test_a_duration_is_meant_by_the_services_clock(world: World):
     assert await world.state(run) == "COMPLETED"
 
 
+async def test_a_duration_begins_with_the_claim_however_late_its_executor_looks_at_the_clock(world: World):
+    await world.customer()
+    run = await world.run(parameters={"duration_seconds": 600})
+    work = await world.claim_one()
+    await world.move_clock(NOON + timedelta(seconds=600))
+    await _soon(TemplateExecutor(abandon_run, PatientClock(world.pool)).execute(work))
+    assert work.run_id == run.run_id
+
+
 async def test_fails_n_times_then_succeeds(world: World):
     await world.customer()
     run = await world.run(template="fails", parameters={"failures": 2})

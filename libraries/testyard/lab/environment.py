@@ -83,7 +83,7 @@ def missing_need(environment: Environment, need: str) -> str:
         missing = [name for name in variables if not os.environ.get(name)]
         return f"{purpose}: set {', '.join(missing)}." if missing else ""
     reason = MISSING_ON_OWN_SYSTEMS[need]
-    return f"Not on your own systems: {reason}. Run without {GATE_VARIABLE} to include it."
+    return f"Not on your own systems: {reason}. The embedded lab includes it."
 
 
 def missing_lab(environment: Environment) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 
 from testyard.core.deadline import Deadline, wait_until
-from testyard.core.errors import NotMetError
+from testyard.core.errors import NotMetError, UserError
 from testyard.core.json_client import JsonClient
 from testyard.pipelines.history import ENDS, RunState
 
@@ -43,17 +44,30 @@ class PipelineService:
             found = self._client.call("GET", f"{API}/scheduler/scheduled", query=page)
             runs += found
             if len(found) < MOST_RUNS:
-                return runs
+                return sorted(runs, key=lambda run: run["queue_position"])
 
     def run(self, run: str) -> dict[str, Any]:
         """One run with its transitions."""
         answer: dict[str, Any] = self._client.call("GET", f"{API}/pipelines/runs/{run}")
         return answer
 
-    def trigger(self) -> dict[str, Any]:
-        """Queue what is due."""
-        answer: dict[str, Any] = self._client.call("POST", f"{API}/scheduler/trigger")
+    def trigger(self, limit: int | None = None) -> dict[str, Any]:
+        """Queue what is due.
+
+        Args:
+            limit: How many pipelines at most; all when None.
+        """
+        query = {} if limit is None else {"limit": limit}
+        answer: dict[str, Any] = self._client.call("POST", f"{API}/scheduler/trigger", query=query)
         return answer
+
+    def delete_customer(self, customer: str) -> bool:
+        """Delete a customer with all that belongs to them; returns whether there was one."""
+        answer = self._client.send("DELETE", f"{API}/customers/{customer}")
+        if answer.status_code not in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
+            message = f"The customer {customer} cannot be deleted: {answer.status_code} {answer.text[:200]}"
+            raise UserError(message)
+        return answer.status_code == HTTPStatus.OK
 
     def process(self) -> dict[str, Any]:
         """Process the next item of the queue."""
@@ -67,6 +81,42 @@ class PipelineService:
     def move_clock(self, to: datetime) -> None:
         """Set the service's test clock, which goes forward only."""
         self._client.call("PUT", f"{API}/test-clock", body={"now": to.isoformat()})
+
+    def follow_schedule(self, until: datetime) -> list[tuple[datetime, int]]:
+        """Move the test clock to each time that is due, trigger the scheduler there, and work off its queue.
+
+        Args:
+            until: The last time that may be due.
+
+        Returns:
+            Each time, and how many runs it made.
+
+        Raises:
+            NotMetError: Nothing was due, or the next time is not later than the clock.
+        """
+        followed: list[tuple[datetime, int]] = []
+        moment = self.now()
+        answer = self.trigger()
+        while answer["next_trigger_time"] is not None:
+            due = datetime.fromisoformat(answer["next_trigger_time"])
+            if due <= moment:
+                shown = due.isoformat()
+                message = f"At {moment.isoformat()} the scheduler's next time is {shown}, expected a later one."
+                raise NotMetError(message)
+            if due > until:
+                break
+            moment = due
+            self.move_clock(moment)
+            answer = self.trigger()
+            followed.append((moment, answer["triggered_count"]))
+            while self.process()["processed"]:
+                pass
+        if not followed:
+            message = (
+                f"No pipeline is due until {until.isoformat()}; next: {answer['next_trigger_time'] or 'never'}."
+            )
+            raise NotMetError(message)
+        return followed
 
     def wait_for_runs(
         self, customer: str | None, state: RunState, count: int, within: timedelta
@@ -85,19 +135,31 @@ class PipelineService:
         )
         return self.runs(customer, state)
 
-    def wait_until_ended(self, within: timedelta) -> list[dict[str, Any]]:
+    def wait_until_ended(self, within: timedelta, *, retries_fall_due: bool = False) -> list[dict[str, Any]]:
         """Wait until no run is waiting or running.
+
+        Args:
+            within: Give up after this time.
+            retries_fall_due: Whether the test clock is moved when nothing but retries waits.
 
         Raises:
             NotMetError: Some are; tells how many are in each state.
         """
-        wait_until(
-            lambda: count_by_state(self.runs()),
-            lambda counts: not set(counts) - ENDS,
-            Deadline(within),
-            "every run to end",
-        )
+
+        def look() -> dict[str, int]:
+            runs = self.runs()
+            if retries_fall_due:
+                self._let_retries_fall_due([run for run in runs if run["state"] not in ENDS])
+            return count_by_state(runs)
+
+        wait_until(look, lambda counts: not set(counts) - ENDS, Deadline(within), "every run to end")
         return self.runs()
+
+    def _let_retries_fall_due(self, not_ended: list[dict[str, Any]]) -> None:
+        if not_ended and all(run["state"] == RunState.PENDING and run["not_before"] for run in not_ended):
+            last = max(datetime.fromisoformat(run["not_before"]) for run in not_ended)
+            if last > self.now():
+                self.move_clock(last)
 
     def wait_for_run(
         self, run: str, state: RunState, within: timedelta, retry_attempt: int | None

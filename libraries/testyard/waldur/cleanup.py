@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 
 from testyard.core.errors import UserError
 from testyard.core.identifiers import hexadecimal
+from testyard.core.leftover import Leftover
 from testyard.waldur.api import Order, Resource, Waldur
 from testyard.waldur.federation import Federation
 from testyard.waldur.provisioning import PREPARED_COLLECTIONS
 from testyard.waldur.states import ResourceState
-
-
-@dataclass(frozen=True)
-class Leftover:
-    """Something that a run left behind.
-
-    Attributes:
-        name: Its name, marked by the run's id.
-        outcome: What became of it, for people.
-        ended: Whether it is terminated or deleted now.
-    """
-
-    name: str
-    outcome: str
-    ended: bool
 
 
 def end_leftovers(federation: Federation, run: str, *, cycles: int, delay: timedelta) -> Iterator[Leftover]:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
+import psycopg
 import uvicorn
 from pydantic import SecretStr
 
@@ -22,7 +23,7 @@ from testyard.core.errors import UserError
 from testyard.core.redact import mask_log_records, secrets_in_use
 from testyard.lab.pipelines.app import create_app
 from testyard.lab.pipelines.database import DatabaseUnavailableError
-from testyard.lab.pipelines.settings import Settings, add_database, read_environment
+from testyard.lab.pipelines.settings import Settings, add_database, positive, read_environment, seconds
 
 PROGRAM: Final = "testyard.lab.pipelines"
 GRACEFUL_END: Final = timedelta(seconds=5)
@@ -59,16 +60,27 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--test-clock", action="store_true", help="take the time from PUT /api/v1/test-clock")
     parser.add_argument(
         "--stale-after",
-        type=float,
-        default=300,
+        type=seconds,
+        default="300",
         metavar="SECONDS",
         help="a running run without heartbeat for so long has lost its worker",
     )
+    parser.add_argument(
+        "--notification-retry",
+        type=seconds,
+        default="1",
+        metavar="SECONDS",
+        help="how long a notification waits for its second attempt; for each further one twice as long",
+    )
+    parser.add_argument(
+        "--notification-attempts",
+        type=positive,
+        default="5",
+        metavar="COUNT",
+        help="after so many attempts a notification becomes a dead letter",
+    )
     parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input ends")
-    arguments = parser.parse_args()
-    if not 0 < arguments.stale_after < float("inf"):
-        parser.error(f"--stale-after: got {arguments.stale_after}, expected a number of seconds above 0")
-    return arguments
+    return parser.parse_args()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -131,7 +143,10 @@ def main() -> int:
             cipher=secrets.cipher,
             smtp=secrets.smtp,
             test_clock=arguments.test_clock,
-            stale_after=timedelta(seconds=arguments.stale_after),
+            stale_after=arguments.stale_after,
+            database_timeout=arguments.database_timeout,
+            notification_retry_base=arguments.notification_retry,
+            notification_attempts=arguments.notification_attempts,
         )
         if arguments.fd is None:
             listening = _listen(arguments.host, arguments.port)
@@ -140,6 +155,10 @@ def main() -> int:
         asyncio.run(_serve(settings, listening, end_with_stdin=arguments.end_with_stdin))
     except (UserError, DatabaseUnavailableError, OSError) as error:
         sys.stderr.write(f"{PROGRAM}: {' '.join(str(error).split())}\n")
+        return 2
+    except psycopg.ProgrammingError:
+        # Its message quotes the URL, which may hold a password.
+        sys.stderr.write(f"{PROGRAM}: --database is not the URL of a PostgreSQL database\n")
         return 2
     return 0
 

@@ -104,7 +104,13 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Service:
     url = settings.database_url.get_secret_value()
     await migrate(url)
     pool = await stack.enter_async_context(
-        open_pool(url, test_clock=settings.test_clock, size=settings.pool_size, application_name=name)
+        open_pool(
+            url,
+            test_clock=settings.test_clock,
+            size=settings.pool_size,
+            application_name=name,
+            timeout=settings.database_timeout,
+        )
     )
     # A template that crashes must not take the interface along.
     runner = await stack.enter_async_context(
@@ -124,7 +130,7 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Service:
     group = await stack.enter_async_context(asyncio.TaskGroup())
     for task in (
         group.create_task(heal_forever(pool, settings.stale_after)),
-        group.create_task(send_forever(dispatcher)),
+        group.create_task(send_forever(dispatcher, settings.notification_retry_base)),
     ):
         stack.callback(task.cancel)
     return Service(settings, pool, runner)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+import asyncio
+import math
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -18,9 +22,11 @@ Connection: TypeAlias = AsyncConnection[DictRow]
 Pool: TypeAlias = AsyncConnectionPool[Connection]
 Parameters: TypeAlias = Mapping[str, Any]
 
-STATEMENT_TIMEOUT: Final = timedelta(seconds=5)
+DEFAULT_TIMEOUT: Final = timedelta(seconds=5)
+"""How long a statement, or a connection, may take."""
+
 IDLE_IN_TRANSACTION_TIMEOUT: Final = timedelta(seconds=15)
-CHECKOUT_TIMEOUT: Final = timedelta(seconds=5)
+TIMEOUTS_PER_TRANSACTION: Final = 2
 MAXIMUM_ATTEMPTS: Final = 3
 """How often a transaction is tried that lost against another one (deadlock, serialisation failure)."""
 
@@ -34,29 +40,33 @@ class DatabaseUnavailableError(Exception):
     """The database is away, or was too slow: what was asked of it may or may not have happened."""
 
 
-def session_url(url: str, *, test_clock: bool, application_name: str) -> str:
+def session_url(url: str, *, test_clock: bool, application_name: str, timeout: timedelta = DEFAULT_TIMEOUT) -> str:
     """The connection string of one of the service's sessions.
 
     Args:
         url: Where the database is.
         test_clock: Whether ``service_now()`` follows the test clock in this session.
         application_name: What ``pg_stat_activity`` shows.
+        timeout: How long a statement may take; connecting, too, in whole seconds and at least two.
 
     Returns:
         The URL's connection parameters with the session's settings; options of the URL are kept.
     """
     settings = {
         "timezone": "UTC",
-        "statement_timeout": f"{STATEMENT_TIMEOUT / timedelta(milliseconds=1):.0f}",
+        "statement_timeout": f"{timeout / timedelta(milliseconds=1):.0f}",
         "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT / timedelta(milliseconds=1):.0f}",
         "testyard.test_clock": "on" if test_clock else "off",
     }
     given = str(conninfo_to_dict(url).get("options") or "")
     options = " ".join([given, *(f"-c {name}={value}" for name, value in settings.items())]).strip()
-    return make_conninfo(url, options=options, application_name=application_name, connect_timeout=5)
+    connect_timeout = math.ceil(timeout.total_seconds())
+    return make_conninfo(url, options=options, application_name=application_name, connect_timeout=connect_timeout)
 
 
-def open_pool(url: str, *, test_clock: bool, size: int, application_name: str) -> Pool:
+def open_pool(
+    url: str, *, test_clock: bool, size: int, application_name: str, timeout: timedelta = DEFAULT_TIMEOUT
+) -> Pool:
     """A pool of autocommitting connections, checked on checkout, that is opened by ``async with``.
 
     Args:
@@ -64,6 +74,8 @@ def open_pool(url: str, *, test_clock: bool, size: int, application_name: str) -
         test_clock: Whether ``service_now()`` follows the test clock.
         size: Connections at most; one is kept open.
         application_name: What ``pg_stat_activity`` shows.
+        timeout: How long a statement may take, or the wait for a connection; a transaction twice as long. After
+            that the database counts as away.
 
     Returns:
         The pool, not yet open. It opens also while the database is away.
@@ -72,19 +84,54 @@ def open_pool(url: str, *, test_clock: bool, size: int, application_name: str) -
         >>> async with open_pool(url, test_clock=False, size=4, application_name="api") as pool:
         ...     runs = await find(pool)
     """
+
+    async def check(connection: Connection) -> None:
+        with broken_when_silent(connection, timeout):
+            await AsyncConnectionPool.check_connection(connection)
+
     return AsyncConnectionPool(
-        session_url(url, test_clock=test_clock, application_name=application_name),
+        session_url(url, test_clock=test_clock, application_name=application_name, timeout=timeout),
         connection_class=AsyncConnection[DictRow],
         kwargs={"autocommit": True, "row_factory": dict_row},
         min_size=1,
         max_size=size,
-        timeout=CHECKOUT_TIMEOUT.total_seconds(),
+        timeout=timeout.total_seconds(),
         # Short, so that a database that is back is noticed soon; the pool starts over with the next checkout.
-        reconnect_timeout=5,
-        check=AsyncConnectionPool.check_connection,
+        reconnect_timeout=timeout.total_seconds() / 2,
+        check=check,
         name=application_name,
         open=False,
     )
+
+
+@contextmanager
+def broken_when_silent(connection: Connection, within: timedelta) -> Iterator[None]:
+    """Break a connection that is used for too long, as if the other side had closed it.
+
+    The server's own timeout does not help when the network delivers nothing. Cancelling does not either: psycopg
+    then asks the server to cancel the statement, and waits.
+
+    Args:
+        connection: The connection.
+        within: How long it may be used.
+    """
+
+    def close_for_both_directions() -> None:
+        with socket.socket(fileno=os.dup(connection.fileno())) as other:
+            other.shutdown(socket.SHUT_RDWR)
+
+    timer = asyncio.get_running_loop().call_later(within.total_seconds(), close_for_both_directions)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@asynccontextmanager
+async def _connection_of(pool: Pool) -> AsyncIterator[Connection]:
+    async with pool.connection() as connection:
+        with broken_when_silent(connection, timedelta(seconds=pool.timeout) * TIMEOUTS_PER_TRANSACTION):
+            yield connection
 
 
 @contextmanager
@@ -126,7 +173,7 @@ async def in_transaction(pool: Pool, work: Callable[[Connection], Awaitable[Valu
     """
 
     async def attempt() -> Value:
-        async with pool.connection() as connection, connection.transaction():
+        async with _connection_of(pool) as connection, connection.transaction():
             return await work(connection)
 
     return await _again_after_conflicts(attempt)
@@ -148,7 +195,7 @@ async def fetch(pool: Pool, statement: str, parameters: Parameters | None = None
     """
 
     async def attempt() -> list[DictRow]:
-        async with pool.connection() as connection:
+        async with _connection_of(pool) as connection:
             return await (await connection.execute(statement, parameters)).fetchall()
 
     return await _again_after_conflicts(attempt)
@@ -182,7 +229,7 @@ async def fetch_within_day(
     """
 
     async def attempt() -> list[DictRow]:
-        async with pool.connection() as connection:
+        async with _connection_of(pool) as connection:
             async with connection.pipeline(), connection.transaction():
                 await connection.execute(LOCK_DAY_SHARED)
                 cursor = await connection.execute(statement, parameters, prepare=prepare)

@@ -110,7 +110,9 @@ class TemplateExecutor:
         duration = min(timedelta(milliseconds=_number(work, "duration_ms", 0)), LONGEST_DURATION)
         if duration:
             await elapse(duration)
-        await self._last(timedelta(seconds=_number(work, "duration_seconds", 0)))
+        duration = timedelta(seconds=_number(work, "duration_seconds", 0))
+        if duration:
+            await self._wait_until(work.claimed_at + duration)
         if template is Template.HANGS:
             await asyncio.Event().wait()
         elif template is Template.CRASHES:
@@ -118,10 +120,7 @@ class TemplateExecutor:
         elif template is Template.FAILS and work.retry_attempt < _number(work, "failures", work.retry_attempt + 1):
             raise PipelineError(_error_class(work), f"attempt {work.retry_attempt + 1} failed as it was asked to")
 
-    async def _last(self, duration: timedelta) -> None:
-        if not duration:
-            return
-        end = await self._now() + duration
+    async def _wait_until(self, end: datetime) -> None:
         while await self._now() < end:
             await elapse(CLOCK_INTERVAL)
 

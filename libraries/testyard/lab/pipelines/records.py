@@ -178,6 +178,7 @@ class Work:
     retry_attempt: int
     worker_id: str
     pipeline_logging_id: str
+    claimed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

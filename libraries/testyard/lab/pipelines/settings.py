@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, SkipValidation
 
 from testyard.core.errors import ConfigurationError
+from testyard.lab.pipelines.database import DEFAULT_TIMEOUT
 from testyard.lab.pipelines.encryption import AesGcmCipher, Cipher, EncryptionKeyError, cipher_from_environment
 from testyard.lab.pipelines.runner import DEFAULT_STALE_AFTER
 
@@ -20,6 +21,7 @@ SMTP_VARIABLE: Final = "PIPELINES_SMTP_URL"
 DATABASE_VARIABLE: Final = "PIPELINES_DATABASE_URL"
 SHORTEST_ADMIN_KEY: Final = 16
 _SMTP_PORT: Final = 25
+_LONGEST_SECONDS: Final = 10_000_000
 
 
 class SmtpServer(BaseModel):
@@ -49,6 +51,7 @@ class Settings(BaseModel):
         notification_retry_base: First delay between two attempts to send a notification; it doubles.
         notification_attempts: Attempts before a notification becomes a dead letter.
         pool_size: Database connections at most.
+        database_timeout: How long the database may take until it counts as away.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -62,10 +65,11 @@ class Settings(BaseModel):
     notification_retry_base: timedelta = Field(default=timedelta(seconds=1), gt=timedelta(0))
     notification_attempts: int = Field(default=5, ge=1)
     pool_size: int = Field(default=10, ge=1)
+    database_timeout: timedelta = Field(default=DEFAULT_TIMEOUT, gt=timedelta(0))
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that every process of the service has; the environment keeps a password from ``ps``."""
+    """Add what every process is told of the database; the environment keeps a password from ``ps``."""
     parser.add_argument(
         "--database",
         default=os.environ.get(DATABASE_VARIABLE),
@@ -73,6 +77,37 @@ def add_database(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help=f"PostgreSQL, such as postgresql://host/name; without it {DATABASE_VARIABLE} says it",
     )
+    parser.add_argument(
+        "--database-timeout",
+        type=seconds,
+        default=str(DEFAULT_TIMEOUT.total_seconds()),
+        metavar="SECONDS",
+        help="how long a statement or a connection may take until the database counts as away",
+    )
+
+
+def positive(text: str) -> int:
+    """Read an argument that is a whole number of at least one.
+
+    Raises:
+        ValueError: It is not; argparse then names the argument.
+    """
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def seconds(text: str) -> timedelta:
+    """Read an argument that is a number of seconds above zero.
+
+    Raises:
+        ValueError: It is not; argparse then names the argument.
+    """
+    value = float(text)
+    if not 0 < value < _LONGEST_SECONDS:
+        raise ValueError(text)
+    return timedelta(seconds=value)
 
 
 class EnvironmentSecrets(BaseModel):

@@ -22,7 +22,7 @@ from testyard.lab.pipelines.database import DatabaseUnavailableError, open_pool,
 from testyard.lab.pipelines.execution import ExecutionLog, TemplateExecutor, crash_process
 from testyard.lab.pipelines.maintenance import heal_forever
 from testyard.lab.pipelines.runner import Runner
-from testyard.lab.pipelines.settings import add_database
+from testyard.lab.pipelines.settings import add_database, positive, seconds
 from testyard.lab.pipelines.store.clock import PatientClock
 from testyard.lab.pipelines.store.queue_signal import RUNS_PENDING
 from testyard.lab.pipelines.waiting import elapse, happens
@@ -47,6 +47,7 @@ class WorkerSettings:
 
     Args:
         database_url: Where the database is.
+        database_timeout: How long it may take until it counts as away.
         name: The worker's name, as it stands in the runs.
         batch: Runs that are claimed at once at most.
         capacity: Runs that are executed at once at most.
@@ -57,6 +58,7 @@ class WorkerSettings:
     """
 
     database_url: str
+    database_timeout: timedelta
     name: str
     batch: int
     capacity: int
@@ -93,6 +95,7 @@ class Worker:
                 test_clock=settings.test_clock,
                 size=POOL_SIZE,
                 application_name=settings.name,
+                timeout=settings.database_timeout,
             )
             runner = Runner(
                 await stack.enter_async_context(pool),
@@ -139,7 +142,10 @@ class Worker:
         """Be woken by NOTIFY; the first time it listens, say that the worker is ready."""
         settings = self._settings
         url = session_url(
-            settings.database_url, test_clock=settings.test_clock, application_name=f"{settings.name} listens"
+            settings.database_url,
+            test_clock=settings.test_clock,
+            application_name=f"{settings.name} listens",
+            timeout=settings.database_timeout,
         )
         is_ready = False
         retry_in = FIRST_RETRY
@@ -169,17 +175,18 @@ def _settings(arguments: Sequence[str] | None) -> WorkerSettings:
     )
     add_database(parser)
     parser.add_argument("--name", required=True, help="name of the worker, unlike any other's")
-    parser.add_argument("--batch", type=_positive, default=10, help="runs claimed at once at most")
-    parser.add_argument("--capacity", type=_positive, default=10, help="runs executed at once at most")
+    parser.add_argument("--batch", type=positive, default=10, help="runs claimed at once at most")
+    parser.add_argument("--capacity", type=positive, default=10, help="runs executed at once at most")
     parser.add_argument("--test-clock", action="store_true", help="the service's time is the test clock's")
     parser.add_argument(
-        "--stale-after", type=_seconds, default="300", help="seconds without heartbeat until healed"
+        "--stale-after", type=seconds, default="300", help="seconds without heartbeat until healed"
     )
     parser.add_argument("--flush-ms", type=int, default=20, help="how long the first report waits for others")
     parser.add_argument("--execution-log", type=Path, help="file to append starts and successes to")
     given = parser.parse_args(arguments)
     return WorkerSettings(
         database_url=given.database,
+        database_timeout=given.database_timeout,
         name=given.name,
         batch=given.batch,
         capacity=given.capacity,
@@ -188,20 +195,6 @@ def _settings(arguments: Sequence[str] | None) -> WorkerSettings:
         flush_after=timedelta(milliseconds=max(0, given.flush_ms)),
         execution_log=given.execution_log,
     )
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
-def _seconds(text: str) -> timedelta:
-    value = float(text)
-    if not 0 < value < 10_000_000:
-        raise ValueError(text)
-    return timedelta(seconds=value)
 
 
 async def _work_until_told(settings: WorkerSettings) -> None:

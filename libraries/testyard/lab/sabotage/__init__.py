@@ -12,12 +12,14 @@ from testyard.lab.sabotage.daemon import DAEMON_DEFECTS
 from testyard.lab.sabotage.defect import DEFECT_VARIABLE, Defect
 from testyard.lab.sabotage.federation import FEDERATION_DEFECTS
 from testyard.lab.sabotage.membership import MEMBERSHIP_DEFECTS
+from testyard.lab.sabotage.pipelines import PIPELINE_DEFECTS
 from testyard.lab.sabotage.usage import USAGE_DEFECTS
 from testyard.lab.sabotage.usernames import USERNAME_DEFECTS
 
 DOMAINS: dict[str, tuple[Defect, ...]] = {
     "federation": FEDERATION_DEFECTS,
     "usernames": (*USERNAME_DEFECTS, *USAGE_DEFECTS, *MEMBERSHIP_DEFECTS, *DAEMON_DEFECTS),
+    "pipelines": PIPELINE_DEFECTS,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import os
 import secrets
 import subprocess
@@ -42,6 +43,12 @@ SERVICE_NAME = "the pipeline service of the lab"
 
 # Long enough for a busy machine, short enough that a test of a killed worker does not wait for minutes.
 STALE_AFTER = timedelta(seconds=1.5)
+# Longer than any statement takes on the few rows of a suite.
+DATABASE_TIMEOUT = timedelta(seconds=1)
+
+# So short that a test can let a receiver fail until a notification is given up.
+NOTIFICATION_RETRY = timedelta(milliseconds=50)
+NOTIFICATION_ATTEMPTS = 3
 
 EMPTY_EVERYTHING = "TRUNCATE customers, run_transitions, test_clock CASCADE"
 
@@ -71,10 +78,12 @@ class PipelineLab:
     Attributes:
         admin_key: What admin calls to the service carry.
         modules: The modules that are started as the service and as a worker.
+        database_timeout: How long the database may take until it counts as away.
     """
 
     admin_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     modules: tuple[str, str] = ("testyard.lab.pipelines", "testyard.lab.pipelines.worker")
+    database_timeout: timedelta = DATABASE_TIMEOUT
 
     def __post_init__(self) -> None:
         secrets_in_use.add(self.admin_key)
@@ -132,6 +141,8 @@ class PipelineLab:
             self._service = self._child(
                 *("service", self.modules[0], "--end-with-stdin"),
                 *("--fd", str(listener.fileno()), *self._times()),
+                *("--notification-retry", str(NOTIFICATION_RETRY.total_seconds())),
+                *("--notification-attempts", str(NOTIFICATION_ATTEMPTS)),
                 descriptors=(listener.fileno(),),
                 variables={"PIPELINES_SMTP_URL": self.mailbox.url},
             )
@@ -143,6 +154,18 @@ class PipelineLab:
             if problem.status != HTTPStatus.SERVICE_UNAVAILABLE:
                 raise
             raise UnreachableError(str(problem)) from None
+
+    def answers(self) -> bool:
+        """Whether the service has its database."""
+        try:
+            self._ready()
+        except UnreachableError:
+            return False
+        return True
+
+    def complaints_of(self, worker: str) -> list[str]:
+        """What a worker, also one that is gone, has written to standard error since the lab was started."""
+        return self._log_of(worker).read_text(errors="replace").splitlines()
 
     @property
     def client(self) -> JsonClient:
@@ -174,17 +197,27 @@ class PipelineLab:
         """Whether the service's process runs."""
         return self._service is not None and self._service.poll() is None
 
-    def start_worker(self, name: str, *, within: timedelta = START_TIMEOUT, options: tuple[str, ...] = ()) -> None:
-        """Start a worker process that claims and executes runs.
+    def start_workers(self, *names: str, within: timedelta = START_TIMEOUT, options: tuple[str, ...] = ()) -> None:
+        """Start worker processes that claim and execute runs, all at the same time.
 
         Args:
-            name: How the service's rows name it.
+            names: How the service's rows name them.
             within: Give up after this time.
-            options: Added to its command line.
+            options: Added to their command lines.
 
         Raises:
-            LabError: It is running already, or ended instead of becoming ready.
+            LabError: One is running already, or ended instead of becoming ready.
         """
+        deadline = Deadline(within)
+        for name in names:
+            self._launch_worker(name, options)
+        for name in names:
+            process, called = self.workers[name].process, f"the worker {name} of the lab"
+            wait_until_ready(
+                process, called, functools.partial(_said_ready, process), deadline, log=self._log_of(name)
+            )
+
+    def _launch_worker(self, name: str, options: tuple[str, ...]) -> None:
         if name in self.workers:
             message = f"The worker {name!r} is running already."
             raise LabError(message)
@@ -194,8 +227,6 @@ class PipelineLab:
             *("--execution-log", str(executions), *self._times(), *options),
         )
         self.workers[name] = PipelineWorker(name, process, executions)
-        called = f"the worker {name} of the lab"
-        wait_until_ready(process, called, lambda: _said_ready(process), Deadline(within), log=self._log_of(name))
 
     def kill_worker(self, name: str) -> int:
         """Kill a worker with SIGKILL, as a crash would; returns its process id."""
@@ -272,7 +303,10 @@ class PipelineLab:
         return urlunsplit(parts._replace(netloc=f"{credentials}@{self.proxy.host}:{self.proxy.port}"))
 
     def _times(self) -> tuple[str, ...]:
-        return ("--test-clock", "--stale-after", str(STALE_AFTER.total_seconds()))
+        return (
+            *("--test-clock", "--stale-after", str(STALE_AFTER.total_seconds())),
+            *("--database-timeout", str(self.database_timeout.total_seconds())),
+        )
 
     def _log_of(self, name: str) -> Path:
         return self.postgresql.directory / f"{name}.log"

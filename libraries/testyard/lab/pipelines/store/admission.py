@@ -5,10 +5,12 @@ Source: issue 4 (quota and idempotency decisions), contract page "pipelines", 1.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from psycopg.rows import DictRow
@@ -18,6 +20,7 @@ from testyard.lab.pipelines.cron import CronError, next_time
 from testyard.lab.pipelines.database import (
     LOCK_DAY_SHARED,
     Connection,
+    DatabaseUnavailableError,
     Pool,
     fetch,
     fetch_within_day,
@@ -30,32 +33,46 @@ from testyard.lab.pipelines.store import clock, quotas, runs
 from testyard.lab.pipelines.store.queue_signal import NOTIFY_RUNS_PENDING
 
 BATCH: Final = 5000
+LANES: Final = 2
+"""How many batches are worked on at the same time, when there are many."""
 
+# The queue's places are given out here, where batches come one after the other: those with later places may be
+# written down first.
 _DUE = """
-    SELECT config_id, schedule, timezone, next_run_time
-    FROM pipeline_configurations JOIN customers USING (customer_id)
-    WHERE is_active AND next_run_time <= %(now)s AND customers.status = 'ACTIVE'
-    ORDER BY next_run_time, config_id LIMIT %(count)s
-    FOR UPDATE OF pipeline_configurations SKIP LOCKED"""
+    SELECT *, nextval(pg_get_serial_sequence('scheduled_pipeline_runs', 'queue_position')) AS queue_position
+    FROM (
+        SELECT config_id, schedule, timezone, next_run_time
+        FROM pipeline_configurations JOIN customers USING (customer_id)
+        WHERE is_active AND next_run_time <= %(now)s AND customers.status = 'ACTIVE'
+        ORDER BY next_run_time, config_id LIMIT %(count)s
+        FOR UPDATE OF pipeline_configurations SKIP LOCKED
+    ) AS due"""
+
+# The planner would read all configurations to find a batch of them.
+_FIND_EACH_BY_ITS_KEY = """
+    SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"""
 
 _SCHEDULE = """
     WITH due AS MATERIALIZED (
-        SELECT * FROM unnest(%(config_ids)s::text[], %(next_times)s::timestamptz[], %(keys)s::text[])
-            WITH ORDINALITY AS due (config_id, next_time, key, place)
-    ), configurations AS MATERIALIZED (
-        SELECT configuration.*, due.next_time, due.key, due.place
-        FROM due JOIN pipeline_configurations AS configuration USING (config_id)
+        SELECT * FROM unnest(%(config_ids)s::text[], %(due_times)s::timestamptz[], %(next_times)s::timestamptz[],
+            %(keys)s::text[], %(queue_positions)s::bigint[])
+            AS due (config_id, due_time, next_time, key, queue_position)
     ), moved AS (
         UPDATE pipeline_configurations AS configuration SET next_run_time = due.next_time
         FROM due WHERE configuration.config_id = due.config_id
+        RETURNING configuration.*, due.due_time, due.key, due.queue_position
+    ), made AS (
+        INSERT INTO scheduled_pipeline_runs (run_id, config_id, customer_id, provider, domain, template_name,
+            parameters, priority, queue_position, scheduled_time, idempotency_key, trigger_type, state, created_at,
+            updated_at)
+        OVERRIDING SYSTEM VALUE
+        SELECT gen_random_uuid()::text, config_id, customer_id, provider, domain, template_name, default_parameters,
+            priority, queue_position, due_time, key, %(trigger_type)s, 'SCHEDULED', %(now)s, %(now)s
+        FROM moved
+        ON CONFLICT (idempotency_key) DO NOTHING
+        RETURNING run_id
     )
-    INSERT INTO scheduled_pipeline_runs (run_id, config_id, customer_id, provider, domain, template_name,
-        parameters, priority, scheduled_time, idempotency_key, trigger_type, state, created_at, updated_at)
-    SELECT gen_random_uuid()::text, config_id, customer_id, provider, domain, template_name, default_parameters,
-        priority, next_run_time, key, %(trigger_type)s, 'SCHEDULED', %(now)s, %(now)s
-    FROM configurations ORDER BY place
-    ON CONFLICT (idempotency_key) DO NOTHING
-    RETURNING run_id"""
+    SELECT coalesce(array_agg(run_id), '{}') AS run_ids FROM made"""
 
 _RUN_NOW = """
     INSERT INTO scheduled_pipeline_runs (run_id, customer_id, provider, domain, template_name, parameters,
@@ -107,6 +124,11 @@ _ADMIT = """
 
 _ADMIT_ALL = _ADMIT.format(only="")
 _ADMIT_RUN = _ADMIT.format(only="AND run_id = %(run_id)s")
+# Quotas are a customer's own: admissions of different customers are independent.
+_ADMIT_LANE = _ADMIT.format(only="AND abs(hashtext(customer_id) %% %(lanes)s) = %(lane)s")
+
+# Only then the entries of runs that were decided before are taken out of the way.
+_READ_IN_ORDER_OF_THE_INDEX = "SET LOCAL enable_bitmapscan = off"
 
 _NEXT_TRIGGER = """
     SELECT min(next_run_time) AS next_trigger_time FROM pipeline_configurations JOIN customers USING (customer_id)
@@ -148,16 +170,14 @@ async def schedule_due(pool: Pool, limit: int | None = None) -> Triggered:
         DatabaseUnavailableError: The database went away; what was made is let in by the next call of ``admit``.
     """
     await quotas.open_day(pool)
-    next_times = _NextTimes(await clock.read(pool))
-    due_found = 0
-    made: list[str] = []
-    while limit is None or due_found < limit:
-        count = BATCH if limit is None else min(BATCH, limit - due_found)
-        found, run_ids = await _schedule_batch(pool, next_times, count)
-        due_found += found
-        made += run_ids
-        if found < count:
-            break
+    evaluation = _Evaluation(pool, _NextTimes(await clock.read(pool)))
+    if limit is None:
+        if await evaluation.schedule(BATCH) == BATCH:
+            await _side_by_side(evaluation.schedule_all() for _ in range(LANES))
+    else:
+        while (count := min(BATCH, limit - evaluation.due_found)) and await evaluation.schedule(count) == count:
+            pass
+    made = evaluation.made
     await admit(pool)
     skipped = await runs.count_in_state(pool, made, RunState.SKIPPED)
     next_trigger = await fetch(pool, _NEXT_TRIGGER)
@@ -165,36 +185,69 @@ async def schedule_due(pool: Pool, limit: int | None = None) -> Triggered:
         triggered=len(made),
         queued=len(made) - skipped,
         skipped=skipped,
-        due_found=due_found,
+        due_found=evaluation.due_found,
         next_trigger_time=next_trigger[0]["next_trigger_time"],
     )
 
 
-async def _schedule_batch(pool: Pool, next_times: _NextTimes, count: int) -> tuple[int, list[str]]:
-    """Make the runs of some due configurations and move these on: how many configurations, and the runs."""
+class _Evaluation:
+    """One pass over the configurations that are due: makes their runs and moves them on."""
 
-    async def work(connection: Connection) -> tuple[int, list[str]]:
+    def __init__(self, pool: Pool, next_times: _NextTimes) -> None:
+        self._pool = pool
+        self._next_times = next_times
+        self._one_after_the_other = asyncio.Lock()
+        self.due_found = 0
+        self.made: list[str] = []
+
+    async def schedule(self, count: int) -> int:
+        """Make the runs of the longest due configurations: how many were due, at most ``count``."""
+        due, made = await in_transaction(self._pool, partial(self._schedule, count))
+        self.due_found += due
+        self.made += made
+        return due
+
+    async def schedule_all(self) -> None:
+        """Go on until no configuration is due."""
+        while await self.schedule(BATCH) == BATCH:
+            pass
+
+    async def _schedule(self, count: int, connection: Connection) -> tuple[int, list[str]]:
         # Planned for its size each time: a plan for few rows takes twice as long with thousands.
-        parameters = {"now": next_times.now, "count": count}
-        due = await (await connection.execute(_DUE, parameters, prepare=False)).fetchall()
+        parameters = {"now": self._next_times.now, "count": count}
+        async with self._one_after_the_other:
+            due = await (await connection.execute(_DUE, parameters, prepare=False)).fetchall()
         if not due:
             return 0, []
+        await connection.execute(_FIND_EACH_BY_ITS_KEY)
         made = await (
             await connection.execute(
                 _SCHEDULE,
                 {
                     "config_ids": [row["config_id"] for row in due],
-                    "next_times": [next_times.of(row["schedule"], row["timezone"]) for row in due],
+                    "due_times": [row["next_run_time"] for row in due],
+                    "next_times": [self._next_times.of(row["schedule"], row["timezone"]) for row in due],
                     "keys": [idempotency_key(row["config_id"], row["next_run_time"]) for row in due],
+                    "queue_positions": [row["queue_position"] for row in due],
                     "trigger_type": TriggerType.SCHEDULER,
-                    "now": next_times.now,
+                    "now": self._next_times.now,
                 },
                 prepare=False,
             )
         ).fetchall()
-        return len(due), [row["run_id"] for row in made]
+        return len(due), made[0]["run_ids"]
 
-    return await in_transaction(pool, work)
+
+async def _side_by_side(lanes: Iterable[Coroutine[None, None, None]]) -> None:
+    problem: DatabaseUnavailableError | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            for lane in lanes:
+                group.create_task(lane)
+    except* DatabaseUnavailableError as problems:
+        problem = DatabaseUnavailableError(str(problems.exceptions[0]))
+    if problem is not None:
+        raise problem
 
 
 async def admit(pool: Pool) -> int:
@@ -209,12 +262,28 @@ async def admit(pool: Pool) -> int:
     Returns:
         How many were decided.
     """
-    decided = 0
     parameters = {"count": BATCH}
-    while rows := await fetch_within_day(pool, _ADMIT_ALL, parameters, NOTIFY_RUNS_PENDING, prepare=False):
-        decided += len(rows)
-        if len(rows) < BATCH:
-            break
+    decided = len(await fetch_within_day(pool, _ADMIT_ALL, parameters, NOTIFY_RUNS_PENDING, prepare=False))
+    if decided < BATCH:
+        return decided
+
+    async def work(lane: int, connection: Connection) -> int:
+        await connection.execute(LOCK_DAY_SHARED)
+        await connection.execute(_READ_IN_ORDER_OF_THE_INDEX)
+        cursor = await connection.execute(
+            _ADMIT_LANE, {"count": BATCH, "lanes": LANES, "lane": lane}, prepare=False
+        )
+        await connection.execute(NOTIFY_RUNS_PENDING)
+        return cursor.rowcount
+
+    async def admit_lane(lane: int) -> None:
+        nonlocal decided
+        while batch := await in_transaction(pool, partial(work, lane)):
+            decided += batch
+            if batch < BATCH:
+                break
+
+    await _side_by_side(admit_lane(lane) for lane in range(LANES))
     return decided
 
 

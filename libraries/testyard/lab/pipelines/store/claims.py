@@ -46,7 +46,7 @@ _CLAIM = """
     FROM granted WHERE run.run_id = granted.run_id
     RETURNING run.run_id, run.claim_number, run.customer_id, run.config_id, run.provider, run.domain,
         run.template_name, run.parameters, run.priority, run.queue_position, run.scheduled_time, run.retry_attempt,
-        run.worker_id, run.pipeline_logging_id"""
+        run.worker_id, run.pipeline_logging_id, run.updated_at AS claimed_at"""
 
 CLAIM = _CLAIM.format(only="")
 _CLAIM_RUN = _CLAIM.format(only="AND run.run_id = %(run_id)s")

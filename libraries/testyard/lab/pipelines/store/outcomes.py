@@ -103,12 +103,13 @@ _RETRY = """
     FROM unnest(%(run_ids)s::text[], %(delays)s::interval[]) AS retry (run_id, delay)
     WHERE run.run_id = retry.run_id AND run.state = 'FAILED'"""
 
-# While the database was away nobody could send a heartbeat: its own start counts as one of everybody.
+# While the database was away nobody could send a heartbeat: its own start counts as one of everybody, and everybody
+# has as long again to notice that it is back.
 _STALE = """
     SELECT run_id, claim_number, retry_attempt, clock_timestamp() - heartbeat_at AS silent_for
     FROM scheduled_pipeline_runs
     WHERE state = 'RUNNING' AND heartbeat_at < clock_timestamp() - %(stale_after)s
-        AND pg_postmaster_start_time() < clock_timestamp() - %(stale_after)s
+        AND pg_postmaster_start_time() < clock_timestamp() - 2 * %(stale_after)s
     ORDER BY run_id LIMIT %(count)s FOR UPDATE SKIP LOCKED"""
 
 

@@ -1,0 +1,10 @@
+"""A worker of the pipeline service with one defect: started instead of ``testyard.lab.pipelines.worker``."""
+
+import sys
+
+from testyard.lab.pipelines.worker import main
+from testyard.lab.sabotage.pipelines import break_this_process
+
+if __name__ == "__main__":
+    break_this_process()
+    sys.exit(main())

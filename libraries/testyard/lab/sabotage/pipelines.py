@@ -1,0 +1,324 @@
+"""Defects of the pipeline service (document 002), put in place in its process and in those of its workers."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from testyard.lab.sabotage.defect import DEFECT_VARIABLE, Defect, wrap
+
+_PATCHES: dict[str, Callable[[], None]] = {}
+
+
+def pipeline_defect(name: str, what: str, *turns_red: str) -> Callable[[Callable[[], None]], Defect]:
+    """Make a defect of the decorated function, which the service's processes call when they start."""
+
+    def decorate(patch: Callable[[], None]) -> Defect:
+        _PATCHES[name] = patch
+        return Defect(name, what, frozenset(turns_red), processes_with_defect)
+
+    return decorate
+
+
+def processes_with_defect() -> None:
+    """Start the service and its workers through the modules that break them."""
+    from testyard.lab.supervisor import pipelines
+
+    def start(original: Any, self: Any, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
+        self.modules = ("testyard.lab.sabotage.pipeline_service", "testyard.lab.sabotage.pipeline_worker")
+
+    wrap(pipelines.PipelineLab, "__init__", start)
+
+
+def break_this_process() -> None:
+    """Put the defect in place that the environment names."""
+    _PATCHES[os.environ[DEFECT_VARIABLE]]()
+
+
+def change_sql(old: str, new: str) -> None:
+    """Change every statement of the service that contains a text.
+
+    Raises:
+        LookupError: None does: the service has changed, and the defect must follow.
+    """
+    from testyard.lab.pipelines import store
+
+    changed = 0
+    for found in pkgutil.iter_modules(store.__path__):
+        module = import_module(f"{store.__name__}.{found.name}")
+        for attribute, value in list(vars(module).items()):
+            if isinstance(value, str) and old in value and not attribute.startswith("__"):
+                setattr(module, attribute, value.replace(old, new))
+                changed += 1
+    if not changed:
+        message = f"No statement of the pipeline service contains {old!r}."
+        raise LookupError(message)
+
+
+# ---- quota
+
+
+@pipeline_defect(
+    "quota-off-by-one", "one more run than the daily limit is let in", "PIPE-6", "PIPE-C11", "PIPE-C15"
+)
+def quota_off_by_one() -> None:
+    change_sql("daily_limit - pipelines_run_today", "daily_limit + 1 - pipelines_run_today")
+
+
+@pipeline_defect(
+    "quota-of-a-snapshot", "reservations are counted when a run ends, not when it is let in", "PIPE-C11"
+)
+def quota_of_a_snapshot() -> None:
+    change_sql("- pipelines_run_today - reserved_today", "- pipelines_run_today")
+
+
+@pipeline_defect("month-counts-one-day", "the month's counter starts again every day", "PIPE-C12")
+def month_counts_one_day() -> None:
+    change_sql("CASE WHEN same_month THEN pipelines_run_month ELSE 0 END", "0")
+
+
+@pipeline_defect("month-never-ends", "the month's counter is carried into the next month", "PIPE-C12")
+def month_never_ends() -> None:
+    change_sql("CASE WHEN same_month THEN pipelines_run_month ELSE 0 END", "pipelines_run_month")
+
+
+@pipeline_defect("slot-never-released", "a run that ended keeps its slot", "PIPE-C13")
+def slot_never_released() -> None:
+    change_sql("quota.concurrent_running - change.slots", "quota.concurrent_running - 0 * change.slots")
+
+
+@pipeline_defect("concurrent-limit-ignored", "runs start while the concurrent limit is reached", "PIPE-C13")
+def concurrent_limit_ignored() -> None:
+    change_sql("AND quota.concurrent_running < quota.concurrent_limit", "")
+    change_sql("WHERE place <= free", "")
+
+
+@pipeline_defect("skipped-without-row", "a run over the quota disappears instead of being SKIPPED", "PIPE-6")
+def skipped_without_row() -> None:
+    change_sql(
+        "FROM ranked WHERE run.run_id = ranked.run_id",
+        "FROM ranked WHERE run.run_id = ranked.run_id AND is_granted",
+    )
+
+
+@pipeline_defect("counted-on-the-last-day", "a run counts for the day on which it ends", "PIPE-C14")
+def counted_on_the_last_day() -> None:
+    change_sql("usage_date = reservation_date AND succeeded", "locked.is_current AND succeeded")
+
+
+@pipeline_defect("failure-keeps-its-place", "a final failure keeps its reservation", "PIPE-C14")
+def failure_keeps_its_place() -> None:
+    change_sql(
+        "FILTER (WHERE usage_date = reservation_date AND is_final)",
+        "FILTER (WHERE usage_date = reservation_date AND is_final AND succeeded)",
+    )
+
+
+# ---- retries
+
+
+@pipeline_defect("retry-at-once", "a retry waits for nothing", "PIPE-7", "PIPE-C16")
+def retry_at_once() -> None:
+    change_sql(
+        "not_before = (SELECT service_now()) + retry.delay",
+        "not_before = (SELECT service_now()) + 0 * retry.delay",
+    )
+
+
+@pipeline_defect("retry-not-counted", "the number of a retry is not stored", "PIPE-7", "PIPE-C16")
+def retry_not_counted() -> None:
+    change_sql("retry_attempt = run.retry_attempt + 1", "retry_attempt = run.retry_attempt")
+
+
+@pipeline_defect("retried-forever", "there is always one more retry", "PIPE-C16")
+def retried_forever() -> None:
+    from testyard.lab.pipelines.store import outcomes
+
+    wrap(outcomes, "may_retry", lambda original, error_class, _: original(error_class, 0))
+
+
+@pipeline_defect("hopeless-retried", "what no retry can mend is retried", "PIPE-C17")
+def hopeless_retried() -> None:
+    from testyard.lab.pipelines.retry import ErrorClass
+    from testyard.lab.pipelines.store import outcomes
+
+    wrap(outcomes, "may_retry", lambda original, _, retries: original(ErrorClass.TIMEOUT, retries))
+
+
+# ---- schedules
+
+
+@pipeline_defect(
+    "zone-of-the-server",
+    "next_run_time is computed in UTC, whatever the pipeline's zone",
+    "PIPE-C7",
+    "PIPE-C8",
+    "PIPE-C9",
+)
+def zone_of_the_server() -> None:
+    from testyard.lab.pipelines.store import admission, configurations
+
+    for module in (admission, configurations):
+        wrap(module, "next_time", lambda original, schedule, _, after: original(schedule, "UTC", after))
+
+
+@pipeline_defect("folded-hour-twice", "a fixed time in the hour that is twice runs twice", "PIPE-C8")
+def folded_hour_twice() -> None:
+    from testyard.lab.pipelines.cron import Schedule
+
+    Schedule._next_fixed = Schedule._next_wildcard  # type: ignore[method-assign]
+
+
+@pipeline_defect("fold-skipped", "an hourly pipeline leaves out the second of two equal hours", "PIPE-C8")
+def fold_skipped() -> None:
+    from testyard.lab.pipelines.cron import Schedule
+
+    Schedule._next_wildcard = Schedule._next_fixed  # type: ignore[method-assign]
+
+
+@pipeline_defect("triggered-twice", "every trigger makes runs of its own for the same time", "PIPE-C10")
+def triggered_twice() -> None:
+    change_sql("FOR UPDATE OF pipeline_configurations SKIP LOCKED", "")
+    from testyard.lab.pipelines.store import admission
+
+    wrap(admission, "idempotency_key", lambda original, *_: os.urandom(16).hex())
+
+
+@pipeline_defect("last-run-forgotten", "a pipeline does not learn when it ran", "PIPE-5")
+def last_run_forgotten() -> None:
+    change_sql(
+        "SET last_run_time = last.ended_at, last_run_status = last.state", "SET last_run_status = last.state"
+    )
+
+
+# ---- the queue
+
+
+@pipeline_defect("last-in-first-out", "inside a priority the newest run is first", "PIPE-C18")
+def last_in_first_out() -> None:
+    change_sql(
+        "ORDER BY run.priority DESC, run.queue_position", "ORDER BY run.priority DESC, run.queue_position DESC"
+    )
+
+
+@pipeline_defect("priority-ignored", "the queue does not look at priorities", "PIPE-C18")
+def priority_ignored() -> None:
+    change_sql("ORDER BY run.priority DESC, run.queue_position", "ORDER BY run.queue_position")
+
+
+@pipeline_defect("taken-by-two", "two workers can take one run", "PIPE-C19")
+def taken_by_two() -> None:
+    change_sql("FOR UPDATE OF run SKIP LOCKED", "")
+
+
+@pipeline_defect("way-back", "a completed run can be started again", "PIPE-C20")
+def way_back() -> None:
+    from testyard.lab.pipelines import migrate, states
+
+    ways = {**states.TRANSITIONS, states.RunState.COMPLETED: frozenset({states.RunState.RUNNING})}
+    setattr(migrate, "TRANSITIONS", ways)  # noqa: B010 it is final, and this breaks it
+
+
+@pipeline_defect("never-healed", "a run whose worker is gone stays RUNNING", "PIPE-C21", "PIPE-F7")
+def never_healed() -> None:
+    change_sql("WHERE state = 'RUNNING' AND heartbeat_at <", "WHERE false AND heartbeat_at <")
+
+
+@pipeline_defect("late-report-counts", "a worker that was given up can still report", "PIPE-C21")
+def late_report_counts() -> None:
+    change_sql(
+        "JOIN scheduled_pipeline_runs AS run USING (run_id, claim_number)",
+        "JOIN scheduled_pipeline_runs AS run USING (run_id)",
+    )
+
+
+# ---- customers
+
+
+@pipeline_defect("stored-in-clear", "credentials are stored as they were given", "PIPE-1", "PIPE-C3")
+def stored_in_clear() -> None:
+    from testyard.lab.pipelines.encryption import AesGcmCipher
+
+    wrap(AesGcmCipher, "encrypt", lambda original, self, plain, context: plain)
+
+
+@pipeline_defect("revoked-key-opens", "a revoked or replaced API key still opens everything", "PIPE-C2")
+def revoked_key_opens() -> None:
+    change_sql("WHERE key_hash = %(key_hash)s AND is_active", "WHERE key_hash = %(key_hash)s")
+
+
+@pipeline_defect("runs-of-others", "lists of runs show everybody's", "PIPE-C1")
+def runs_of_others() -> None:
+    change_sql("WHERE (%(customer_id)s::text IS NULL OR customer_id = %(customer_id)s)", "WHERE true")
+
+
+@pipeline_defect("credentials-outlive", "a deleted customer's history stays", "PIPE-8", "PIPE-C5")
+def credentials_outlive() -> None:
+    from testyard.lab.pipelines.store import customers
+
+    customers._DELETE.pop("run_transitions")
+
+
+# ---- notifications
+
+
+@pipeline_defect("told-twice", "every notification is sent twice", "PIPE-F3", "PIPE-F4", "PIPE-F5")
+def told_twice() -> None:
+    from testyard.lab.pipelines import channels
+
+    for sender in (channels.EmailSender, channels.SlackSender, channels.WebhookSender):
+
+        async def send(original: Any, *arguments: Any) -> None:
+            await original(*arguments)
+            await original(*arguments)
+
+        wrap(sender, "send", send)
+
+
+@pipeline_defect("retries-are-told", "a failure that is retried is told as well", "PIPE-F3")
+def retries_are_told() -> None:
+    change_sql("WHERE is_final AND NOT succeeded", "WHERE NOT succeeded")
+
+
+@pipeline_defect("never-dead", "a notification that cannot be delivered is tried for ever", "PIPE-F5")
+def never_dead() -> None:
+    change_sql("AND attempts = %(attempts)s AND sent_at IS NULL RETURNING *", "AND false RETURNING *")
+
+
+PIPELINE_DEFECTS: tuple[Defect, ...] = (
+    quota_off_by_one,
+    quota_of_a_snapshot,
+    month_counts_one_day,
+    month_never_ends,
+    slot_never_released,
+    concurrent_limit_ignored,
+    skipped_without_row,
+    counted_on_the_last_day,
+    failure_keeps_its_place,
+    retry_at_once,
+    retry_not_counted,
+    retried_forever,
+    hopeless_retried,
+    zone_of_the_server,
+    folded_hour_twice,
+    fold_skipped,
+    triggered_twice,
+    last_run_forgotten,
+    last_in_first_out,
+    priority_ignored,
+    taken_by_two,
+    way_back,
+    never_healed,
+    late_report_counts,
+    stored_in_clear,
+    revoked_key_opens,
+    runs_of_others,
+    credentials_outlive,
+    told_twice,
+    retries_are_told,
+    never_dead,
+)

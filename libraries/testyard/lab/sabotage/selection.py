@@ -1,0 +1,59 @@
+"""Which defects a change is tried with: all of the domains that it touches, and a fixed sample of the others."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from testyard.core.errors import UserError
+from testyard.lab.sabotage.defect import Defect
+
+# What only one part of the domains is made of, by parts of paths; whatever is not named here belongs to all.
+OWN_PARTS: Mapping[str, tuple[str, ...]] = {
+    "federation": ("federation", "waldur", "Waldur", "stomp", "Stomp", "broker"),
+    "usernames": ("usernames", "usage", "membership", "daemon", "waldur", "Waldur", "stomp", "Stomp", "broker"),
+    "pipelines": ("pipeline", "Pipeline", "sql", "Sql", "servers"),
+}
+# Nothing that a suite does depends on these.
+OF_NO_DOMAIN = ("README.md", "tests/", ".ci/", ".gitignore")
+
+
+def sample(defects: Iterable[Defect]) -> list[Defect]:
+    """A few defects that together turn every scenario red that all of them do; always the same few."""
+    left = list(defects)
+    missing = frozenset[str]().union(*(defect.turns_red for defect in left))
+    chosen = []
+    while missing:
+        best = max(left, key=lambda defect: len(defect.turns_red & missing))
+        chosen.append(best)
+        missing -= best.turns_red
+    return chosen
+
+
+def touched_domains(paths: Iterable[str], domains: Iterable[str]) -> set[str]:
+    """The domains that a change of some files touches."""
+    known = set(domains)
+    touched: set[str] = set()
+    for path in paths:
+        if path.startswith(OF_NO_DOMAIN):
+            continue
+        owners = {domain for domain in known if any(part in path for part in OWN_PARTS[domain])}
+        touched |= owners or known
+    return touched
+
+
+def changed_paths(base: str, directory: Path) -> list[str]:
+    """The files that differ from a commit.
+
+    Raises:
+        UserError: Git does not know the commit, or there is no git.
+    """
+    command = ["git", "-C", str(directory), "diff", "--name-only", base, "--"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as problem:
+        said = getattr(problem, "stderr", "") or str(problem)
+        message = f"What has changed since {base!r} cannot be told: {said.strip().splitlines()[-1]}"
+        raise UserError(message) from None
+    return answer.stdout.splitlines()

@@ -1,0 +1,48 @@
+"""What the pipeline service's processes are told on the command line."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import httpx
+import pytest
+from pipelines_api_support import AS_ADMIN, running_service
+from testyard.core.deadline import Deadline, wait_until
+from testyard.lab.pipelines.settings import positive, seconds
+from testyard.lab.servers.webhooks import WebhookReceiver
+
+WITHIN = timedelta(seconds=10)
+
+
+def test_seconds_are_above_zero() -> None:
+    assert seconds("0.05") == timedelta(milliseconds=50)
+    for wrong in ("0", "-1", "nan", "inf", "1e9", "soon"):
+        with pytest.raises(ValueError, match=wrong):
+            seconds(wrong)
+
+
+def test_counts_are_whole_numbers_from_one() -> None:
+    assert positive("3") == 3
+    for wrong in ("0", "-1", "2.5", "many"):
+        with pytest.raises(ValueError, match=wrong):
+            positive(wrong)
+
+
+def test_a_notification_is_given_up_after_as_many_attempts_as_told(pipelines_url: str) -> None:
+    told = ("--notification-retry", "0.01", "--notification-attempts", "2")
+    with WebhookReceiver() as receiver, running_service(pipelines_url, *told) as service:
+        receiver.fail(times=100)
+        key = service.onboard("acme")
+        with httpx.Client(base_url=f"{service.address}/api/v1", headers={"X-API-Key": key}) as acme:
+            channel = {"channel": "webhook", "target": f"{receiver.url}/acme"}
+            acme.put("/customers/acme/notifications", json=[channel]).raise_for_status()
+            fails = {"parameters": {"error_class": "AUTHENTICATION_FAILED"}}
+            acme.post("/pipelines/run/acme/GCP/COST/fails", json=fails).raise_for_status()
+            httpx.post(f"{service.address}/api/v1/scheduler/process", headers=AS_ADMIN).raise_for_status()
+            letters = wait_until(
+                lambda: acme.get("/customers/acme/notifications/dead-letters").json(),
+                lambda found: len(found) == 1,
+                Deadline(WITHIN),
+                "the dead letter",
+            )
+        assert letters[0]["attempts"] == len(receiver.deliveries()) == 2

@@ -1,0 +1,109 @@
+"""A database that says nothing, and healing after it was away."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from pipelines_support import PATIENCE, World
+from testyard.lab.pipelines.database import (
+    LOCK_DAY,
+    Connection,
+    DatabaseUnavailableError,
+    Pool,
+    fetch,
+    in_transaction,
+    open_pool,
+)
+from testyard.lab.pipelines.maintenance import STALE_TIMES_TO_RETURN, heal_forever
+from testyard.lab.servers.fault_proxy import FaultProxy
+
+pytestmark = pytest.mark.anyio
+
+TIMEOUT = timedelta(milliseconds=300)
+STALE = timedelta(milliseconds=400)
+
+
+@asynccontextmanager
+async def _through_a_proxy(world: World) -> AsyncIterator[tuple[Pool, FaultProxy]]:
+    parts = urlsplit(world.url)
+    with FaultProxy(parts.hostname or "", parts.port or 0) as proxy:
+        netloc = f"{parts.netloc.rpartition('@')[0]}@{proxy.host}:{proxy.port}"
+        url = urlunsplit(parts._replace(netloc=netloc))
+        async with open_pool(
+            url, test_clock=True, size=1, application_name="behind a proxy", timeout=TIMEOUT
+        ) as pool:
+            await fetch(pool, "SELECT 1")
+            yield pool, proxy
+            proxy.heal()
+
+
+async def test_a_connection_that_says_nothing_is_not_waited_for(world: World):
+    async with _through_a_proxy(world) as (pool, proxy):
+        proxy.silence()
+        asked_at = time.monotonic()
+        with pytest.raises(DatabaseUnavailableError):
+            await fetch(pool, "SELECT 1")
+        assert time.monotonic() - asked_at < 10 * TIMEOUT.total_seconds()
+
+
+async def test_a_transaction_whose_connection_falls_silent_ends(world: World):
+    async with _through_a_proxy(world) as (pool, proxy):
+
+        async def work(connection: Connection) -> None:
+            await connection.execute("SELECT 1")
+            proxy.silence()
+            await connection.execute("SELECT 2")
+
+        with pytest.raises(DatabaseUnavailableError):
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                await in_transaction(pool, work)
+        proxy.heal()
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            assert await fetch(pool, "SELECT 3 AS three") == [{"three": 3}]
+
+
+async def test_the_timeout_is_the_one_asked_for(world: World):
+    async with _through_a_proxy(world) as (pool, _):
+        assert await fetch(pool, "SHOW statement_timeout") == [{"statement_timeout": "300ms"}]
+
+
+async def test_after_an_absence_of_the_database_others_have_time_to_return(world: World):
+    await world.customer()
+    await world.run()
+    run = await world.claim_one()
+    await world.silence(run)
+    with psycopg.connect(world.url) as holder:
+        holder.execute(LOCK_DAY)
+        healing = asyncio.create_task(heal_forever(world.pool, STALE))
+        # As long as the lock is held, healing gets no answer.
+        await asyncio.to_thread(holder.execute, "SELECT pg_sleep(%s)", [STALE.total_seconds()])
+        assert await world.state(run) == "RUNNING"
+    back_at = time.monotonic()
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        while await world.state(run) == "RUNNING":
+            pass
+    assert time.monotonic() - back_at >= (STALE * STALE_TIMES_TO_RETURN).total_seconds() - 0.05
+    healing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await healing
+
+
+async def test_without_an_absence_healing_waits_for_nothing(world: World):
+    await world.customer()
+    await world.run()
+    run = await world.claim_one()
+    await world.silence(run)
+    started_at = time.monotonic()
+    healing = asyncio.create_task(heal_forever(world.pool, timedelta(seconds=2)))
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        while await world.state(run) == "RUNNING":
+            pass
+    assert time.monotonic() - started_at < 2 * STALE_TIMES_TO_RETURN
+    healing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await healing
