@@ -20,7 +20,7 @@ from testyard.core.listening import MaskingListener
 from testyard.core.redact import secrets_in_use
 from testyard.core.tables import html_table
 from testyard.pipelines.evidence import executions_in, transitions_in
-from testyard.pipelines.history import RunState, check_histories, repetitions
+from testyard.pipelines.history import COMPLETION_WINDOW, RunState, check_histories, repetitions
 from testyard.pipelines.secrecy import check_none_is_in
 from testyard.pipelines.service import PipelineService, count_by_state
 
@@ -437,6 +437,7 @@ class PipelineLibrary(MaskingListener):
         executions: Iterable[Mapping[str, Any]] = (),
         *,
         drained: bool = True,
+        completion_window: timedelta = COMPLETION_WINDOW,
     ) -> int:
         """Check the history of every run: nothing lost, nothing executed again after it had reported success.
 
@@ -444,6 +445,7 @@ class PipelineLibrary(MaskingListener):
             transitions: The rows of the service's `run_transitions`.
             executions: What workers wrote down themselves; see `Executions Of Pipeline Workers`.
             drained: Whether every run must have ended; otherwise some may still wait or run.
+            completion_window: How long a worker may need to store a success; what it loses then is counted.
 
         Returns:
             How many executions were repeated because a worker was lost before what it reported was stored.
@@ -458,13 +460,15 @@ class PipelineLibrary(MaskingListener):
         if not changes:
             message = "There are no transitions to check: did any run?"
             raise UserError(message)
-        violations = check_histories(changes, executed or None, drained=drained)
+        violations = check_histories(
+            changes, executed or None, drained=drained, completion_window=completion_window
+        )
         if violations:
             rows = [(str(it.kind), it.run_id, it.explanation) for it in violations]
             logger.info(html_table(f"Violations: {len(rows)}", ("what", "run", "found"), rows), html=True)
             message = f"{len(violations)} violations of exactly once, the first: {violations[0].explanation}."
             raise NotMetError(message)
-        repeated = repetitions(changes, executed)
+        repeated = repetitions(changes, executed, completion_window=completion_window)
         runs = len({change.run_id for change in changes})
         logger.info(
             f"{runs} runs, {len(changes)} changes of state, {len(executed)} executions; repeated: {repeated}"

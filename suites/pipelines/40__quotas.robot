@@ -25,13 +25,14 @@ Triggers Admit Exactly The Daily Limit
     GROUP    One large trigger
         A New Day Begins
         The Scheduler Is Triggered
-        Exactly Five More Should Be Admitted    daily    days_before=0
+        Exactly Five Should Be Admitted    daily    skipped=11
+        The Queue Is Worked Off
     END
     GROUP    Several at once on the next day
         A New Day Begins
         Trigger The Scheduler At Once    4    limit=4
-        Exactly Five More Should Be Admitted    daily    days_before=1
-        Quota Of Yesterday Should Be    daily    reserved_today=5
+        Exactly Five Should Be Admitted    daily    skipped=22
+        Quota Of Yesterday Should Be    daily    reserved_today=0    pipelines_run_today=5
     END
 
 The Monthly Limit Is Carried From Day To Day

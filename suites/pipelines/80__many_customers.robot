@@ -54,7 +54,7 @@ Twelve Customers Run A Hundred And Twenty Pipelines
     GROUP    When all pipelines are due at once and two workers execute them
         Move The Clock    by=1 hour
         The Scheduler Is Triggered
-        Start Pipeline Workers    one    two
+        Two Workers Execute The Runs Of    ${names}
     END
     GROUP    Then each customer has run what its plan allows
         Those Of The Plan Should Have Run    STARTER    completed=6    skipped=4

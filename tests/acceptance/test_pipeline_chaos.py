@@ -29,6 +29,8 @@ LONGEST_RUN = timedelta(milliseconds=150)
 KILL_EVERY = timedelta(seconds=2)
 FEWEST_KILLS = 3
 WITHIN = timedelta(seconds=60)
+# 50 ms in which a worker collects what to report, and a transaction on a busy machine.
+STORED_WITHIN = timedelta(seconds=1)
 # One trigger makes and admits all 2000 runs.
 DATABASE_TIMEOUT = timedelta(seconds=5)
 LOOK_EVERY = timedelta(milliseconds=200)
@@ -168,10 +170,10 @@ def test_killed_workers_lose_nothing(chaos: Chaos, record_property: Callable[[st
         for line in file.read_bytes().rpartition(b"\n")[0].splitlines()
     ]
     executions = executions_in(lines)
-    repeated = repetitions(transitions, executions)
+    repeated = repetitions(transitions, executions, completion_window=STORED_WITHIN)
     figures = (
         f"{took.total_seconds():.1f} s, runs {states}, {len(executions)} executions, runs that the kills hit: "
-        f"{chaos.hits}, executed again inside the completion window: {len(repeated)}"
+        f"{chaos.hits}, executed again because a kill took a success along: {len(repeated)}"
     )
     record_property("figures", figures)
 
@@ -179,7 +181,8 @@ def test_killed_workers_lose_nothing(chaos: Chaos, record_property: Callable[[st
     assert sum(1 for hit in chaos.hits if hit) >= FEWEST_KILLS, f"the kills hit too little: {figures}"
     assert sum(states.values()) == CUSTOMERS * PIPELINES, figures
     assert len({transition.run_id for transition in transitions}) == CUSTOMERS * PIPELINES
-    assert check_histories(transitions, executions, drained=True) == []
+    violations = check_histories(transitions, executions, drained=True, completion_window=STORED_WITHIN)
+    assert violations == []
     assert chaos.rows(EXPLAIN_DRIFT) == []
 
     assert states["SKIPPED"] == CUSTOMERS // 2 * (PIPELINES - TOO_FEW), figures

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
+from pipelines_support import new_template
 from robot_runs import LifecycleRun, run_lifecycles
+from testyard.lab.servers.postgresql import PostgresqlServer
 
 FIGURES = pytest.StashKey[list[str]]()
 LAST = "last"
@@ -51,3 +53,22 @@ def lifecycle_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], L
         return run_lifecycles(preparation, tmp_path_factory.mktemp("lifecycles"))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The service's own event loop."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def durable_server() -> Iterator[PostgresqlServer]:
+    """A PostgreSQL of the lab whose commits wait for the disk."""
+    with PostgresqlServer(durable=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def service_template(durable_server: PostgresqlServer) -> str:
+    """A database of the pipeline service to copy."""
+    return new_template(durable_server)

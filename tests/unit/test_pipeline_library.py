@@ -1,127 +1,27 @@
 """PipelineLibrary and what it calls: what is sent, what is checked, and what a tester is told when it fails."""
 
-import base64
-import hashlib
-import json
-import threading
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Iterator
+from datetime import timedelta
 
 import httpx
 import pytest
 import requests
 from http_support import answer_with
-from PipelineLibrary import RUN_COLUMNS, PipelineLibrary
+from pipeline_library_support import START, Service, Sessions
+from PipelineLibrary import PipelineLibrary
 from robot.api import logger
 from robot.api.types import Secret
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.json_client import JsonClient, UnexpectedAnswerError, UnreachableError
 from testyard.core.redact import secrets_in_use
 from testyard.pipelines.history import RunState
-from testyard.pipelines.secrecy import check_none_is_in
 from testyard.pipelines.service import MOST_RUNS, PipelineService, count_by_state
 
 ADDRESS = "http://pipelines.example"
 ADMIN_KEY = "admin-key-of-nobody-0001"
 API_KEY = "acme_api_key-of-nobody-0002"
 AT_ONCE = timedelta()
-START = datetime(2026, 3, 2, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-
-
-class Service:
-    """A pipeline service in a few lines: a clock, hourly times, a queue, and runs as they are told."""
-
-    def __init__(self) -> None:
-        self.now = START
-        self.times = [START + HOUR, START + 2 * HOUR, START + 3 * HOUR]
-        self.is_stuck = False
-        self.queued = 0
-        self.runs: list[dict[str, Any]] = []
-        self.requests: list[httpx.Request] = []
-        self.lock = threading.Lock()
-        self.broken: Callable[[], httpx.Response] | None = None
-
-    def handle(self, request: httpx.Request) -> httpx.Response:
-        """Answer one request."""
-        self.requests.append(request)
-        if self.broken is not None:
-            return self.broken()
-        match request.method, request.url.path.removeprefix("/api/v1/").split("/"):
-            case "GET", ["test-clock"]:
-                answer: Any = {"now": self.now.isoformat()}
-            case "PUT", ["test-clock"]:
-                self.now = datetime.fromisoformat(json.loads(request.content)["now"])
-                answer = {"now": self.now.isoformat()}
-            case "POST", ["scheduler", "trigger"]:
-                answer = self.trigger()
-            case "POST", ["scheduler", "process"]:
-                answer = {"processed": self.queued > 0, "run_id": "run-1"}
-                self.queued = max(self.queued - 1, 0)
-            case "GET", ["scheduler", "scheduled"]:
-                answer = self.page(request.url.params)
-            case "GET", ["pipelines", "runs", run]:
-                answer = next(it for it in self.runs if it["run_id"] == run)
-            case _:
-                return httpx.Response(404, json={"detail": "there is no such thing"})
-        return httpx.Response(200, json=answer)
-
-    def trigger(self) -> dict[str, Any]:
-        """Queue what is due."""
-        with self.lock:
-            return self.trigger_alone()
-
-    def trigger_alone(self) -> dict[str, Any]:
-        """Queue what is due, with nobody else at it."""
-        due = [time for time in self.times if time <= self.now]
-        if not self.is_stuck:
-            self.times = [time for time in self.times if time > self.now]
-        self.queued += len(due)
-        later = self.times[0].isoformat() if self.times else None
-        return {"triggered_count": len(due), "next_trigger_time": later}
-
-    def page(self, query: httpx.QueryParams) -> list[dict[str, Any]]:
-        """A part of the runs, the latest first."""
-        found = [run for run in reversed(self.runs) if query.get("state") in {None, run["state"]}]
-        found = [run for run in found if query.get("customer_id") in {None, run["customer_id"]}]
-        offset = int(query["offset"])
-        return found[offset : offset + int(query["limit"])]
-
-    def add_run(self, state: str, customer: str = "acme", **fields: Any) -> None:
-        """A run, later than those before."""
-        number = len(self.runs) + 1
-        self.runs.append(
-            {
-                **dict.fromkeys(RUN_COLUMNS),
-                "run_id": f"run-{number}",
-                "queue_position": number,
-                "customer_id": customer,
-                "state": state,
-                "retry_attempt": 0,
-                **fields,
-            }
-        )
-
-    @property
-    def paths(self) -> list[str]:
-        """What was asked, without the beginning that all have."""
-        return [f"{it.method} {it.url.path.removeprefix('/api/v1/')}" for it in self.requests]
-
-
-class Sessions:
-    """Stands for RequestsLibrary: keeps the sessions that were opened."""
-
-    def __init__(self) -> None:
-        self.opened: dict[str, requests.Session] = {}
-
-    def create_session(self, name: str, url: str, *, headers: dict[str, str]) -> requests.Session:
-        """As RequestsLibrary's keyword."""
-        session = requests.Session()
-        session.headers.update(headers)
-        session.headers["address"] = url
-        self.opened[name] = session
-        return session
 
 
 @pytest.fixture
@@ -234,74 +134,6 @@ def test_a_customers_id_is_its_name_with_the_runs_mark():
     one, other = PipelineLibrary(), PipelineLibrary()
     assert one.id_of_customer("acme").startswith("acme_ty")
     assert one.id_of_customer("acme") == one.id_of_customer("acme") != other.id_of_customer("acme")
-
-
-# ---- secrets that must not be readable
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        lambda clear: clear,
-        lambda clear: clear.encode(),
-        lambda clear: memoryview(clear.encode()),
-        lambda clear: base64.b64encode(clear.encode()).decode(),
-        lambda clear: "\\x" + clear.encode().hex(),
-        lambda clear: {"nested": [clear]},
-    ],
-)
-def test_a_credential_that_can_be_read_is_found_in_any_form_and_not_shown(form):
-    library = PipelineLibrary()
-    made_up = library.make_up_credentials("GCP")["private_part"]
-    library.made_up_credentials_should_not_be_in([{"provider": "GCP", "row": form("something else")}])
-    with pytest.raises(NotMetError, match="The column row holds a credential that can be read") as found:
-        library.made_up_credentials_should_not_be_in([{"provider": "GCP"}, {"row": form(made_up)}])
-    assert made_up not in str(found.value)
-    assert made_up not in secrets_in_use.mask(made_up)
-
-
-def test_nothing_to_compare_is_no_pass():
-    library = PipelineLibrary()
-    with pytest.raises(UserError, match="nothing to compare: no credential"):
-        library.made_up_credentials_should_not_be_in([{"provider": "GCP"}])
-    library.make_up_credentials("GCP")
-    with pytest.raises(UserError, match="nothing to compare: no rows"):
-        library.made_up_credentials_should_not_be_in([])
-    with pytest.raises(UserError, match="nothing to compare: no key"):
-        library.api_keys_should_not_be_in([{"key_id": "1"}])
-
-
-def test_a_key_and_its_hash_are_found_in_a_list_of_keys():
-    library = PipelineLibrary()
-    key = library.api_key_in({"api_key": API_KEY})
-    assert key.value == API_KEY
-    library.api_keys_should_not_be_in([{"key_id": "1"}])
-    for leak in (API_KEY, hashlib.sha256(API_KEY.encode()).hexdigest()):
-        with pytest.raises(NotMetError, match="The column shown holds a key or its hash that can be read"):
-            library.api_keys_should_not_be_in([{"key_id": "1"}, {"shown": leak}])
-
-
-@pytest.mark.parametrize(
-    ("answer", "has"),
-    [({"key_id": "1", "name": "x"}, "key_id, name"), ({}, "nothing"), ({"api_key": ""}, "api_key")],
-)
-def test_an_answer_without_a_key_is_told_by_its_fields(answer, has):
-    with pytest.raises(UserError, match=f"The answer brings no API key; it has {has}"):
-        PipelineLibrary().api_key_in(answer)
-
-
-def test_a_secret_half_of_which_is_there_is_not_there():
-    check_none_is_in([{"row": API_KEY[:-1]}], [API_KEY], "key")
-
-
-def test_the_only_one_is_returned_and_none_or_several_are_told():
-    library = PipelineLibrary()
-    items = [{"name": "a"}, {"name": "b"}, {"name": "b"}, {}]
-    assert library.only_one_with(iter(items), "name", "a") is items[0]
-    with pytest.raises(NotMetError, match=r"2 have name 'b', expected one: \['a', 'b', 'b', None\]"):
-        library.only_one_with(items, "name", "b")
-    with pytest.raises(NotMetError, match="0 have name 'c', expected one"):
-        library.only_one_with(items, "name", "c")
 
 
 # ---- the queue and the clock
@@ -465,59 +297,3 @@ def test_an_unexpected_answer_is_told_with_who_gave_it(library, service, broken,
     service.broken = broken
     with pytest.raises(error, match=f"the pipeline service {told}|the pipeline service .*{told}"):
         library.process_queue_items(1)
-
-
-# ---- histories
-
-ROW = {
-    "run_id": "run-1",
-    "sequence": 1,
-    "from_state": None,
-    "to_state": "SCHEDULED",
-    "at": START,
-    "retry_attempt": 0,
-    "worker_id": None,
-    "not_before": None,
-}
-LINE = {
-    "event": "started",
-    "run_id": "run-1",
-    "retry_attempt": 0,
-    "claim_number": 1,
-    "worker": "w",
-    "monotonic_ns": 5,
-}
-
-
-def history(*states: str) -> list[dict[str, Any]]:
-    """The rows of a run that went through these states."""
-    return [
-        ROW | {"sequence": number, "from_state": before, "to_state": state, "worker_id": "w"}
-        for number, (before, state) in enumerate(zip((None, *states), states, strict=False), 1)
-    ]
-
-
-def test_a_history_that_is_right_says_how_many_executions_were_repeated(library):
-    rows = history("SCHEDULED", "PENDING", "RUNNING", "COMPLETED")
-    assert library.every_run_should_be_executed_exactly_once(rows) == 0
-    lines = [LINE, LINE | {"event": "succeeded", "monotonic_ns": 6}]
-    assert library.every_run_should_be_executed_exactly_once(rows, lines) == 0
-
-
-@pytest.mark.parametrize(
-    ("states", "told"),
-    [
-        (("SCHEDULED", "PENDING", "RUNNING"), "1 violations of exactly once, the first: run-1 is RUNNING"),
-        (("SCHEDULED", "RUNNING", "COMPLETED"), "the first: run-1 went from SCHEDULED to RUNNING"),
-    ],
-)
-def test_a_violation_is_told_and_drawn(library, tables, states, told):
-    with pytest.raises(NotMetError, match=told):
-        library.every_run_should_be_executed_exactly_once(history(*states))
-    assert "Violations: 1" in tables[-1]
-    assert "run-1" in tables[-1]
-
-
-def test_no_history_is_no_pass(library):
-    with pytest.raises(UserError, match="There are no transitions to check: did any run"):
-        library.every_run_should_be_executed_exactly_once([])

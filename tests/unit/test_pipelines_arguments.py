@@ -8,7 +8,7 @@ import httpx
 import pytest
 from pipelines_api_support import AS_ADMIN, running_service
 from testyard.core.deadline import Deadline, wait_until
-from testyard.lab.pipelines.settings import positive, seconds
+from testyard.lab.pipelines.arguments import positive, seconds
 from testyard.lab.servers.webhooks import WebhookReceiver
 
 WITHIN = timedelta(seconds=10)

@@ -315,3 +315,16 @@ def test_errors_carry_what_they_say():
     assert (error.error_class, error.message, str(error)) == (ErrorClass.TIMEOUT, "too late", "too late")
     with pytest.raises(RunAbandonedError):
         abandon_run()
+
+
+async def test_a_database_that_refuses_a_report_ends_nobody(world: World):
+    await world.customer()
+    run = await world.run()
+    await world.rows("UPDATE subscription_quotas SET reserved_today = 0 RETURNING customer_id")
+    async with _runner(world) as runner:
+        await runner.claim(1)
+        assert not await runner.wait_until_idle(timedelta(milliseconds=300))
+        assert await world.state(run) == "RUNNING"
+        await world.rows("UPDATE subscription_quotas SET reserved_today = 1 RETURNING customer_id")
+        assert await runner.wait_until_idle(PATIENCE)
+    assert await world.state(run) == "COMPLETED"

@@ -22,8 +22,9 @@ from pydantic import SecretStr
 from testyard.core.errors import UserError
 from testyard.core.redact import mask_log_records, secrets_in_use
 from testyard.lab.pipelines.app import create_app
+from testyard.lab.pipelines.arguments import add_database, positive, seconds
 from testyard.lab.pipelines.database import DatabaseUnavailableError
-from testyard.lab.pipelines.settings import Settings, add_database, positive, read_environment, seconds
+from testyard.lab.pipelines.settings import Settings, read_environment
 
 PROGRAM: Final = "testyard.lab.pipelines"
 GRACEFUL_END: Final = timedelta(seconds=5)

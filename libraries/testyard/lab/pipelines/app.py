@@ -13,7 +13,6 @@ from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
-from testyard import __version__
 from testyard.lab.pipelines import errors
 from testyard.lab.pipelines.body_limit import BodyLimit
 from testyard.lab.pipelines.channels import Dispatcher, EmailSender, SlackSender, WebhookSender, new_client
@@ -42,6 +41,7 @@ from testyard.lab.pipelines.store.clock import PatientClock
 LARGEST_BODY: Final = 256 * 1024
 """Bytes of a request's body."""
 PREFIX: Final = "/api/v1"
+API_VERSION: Final = "1.0.0"
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -67,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     application = FastAPI(
         title="Pipeline scheduling",
-        version=__version__,
+        version=API_VERSION,
         summary="Schedules pipelines of many customers within their quotas.",
         lifespan=lifespan,
     )

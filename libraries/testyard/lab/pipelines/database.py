@@ -40,6 +40,10 @@ class DatabaseUnavailableError(Exception):
     """The database is away, or was too slow: what was asked of it may or may not have happened."""
 
 
+DATABASE_TROUBLE: Final = (DatabaseUnavailableError, psycopg.DatabaseError)
+"""What work in the background outlives: the database is away, or refuses what is asked of it."""
+
+
 def session_url(url: str, *, test_clock: bool, application_name: str, timeout: timedelta = DEFAULT_TIMEOUT) -> str:
     """The connection string of one of the service's sessions.
 

@@ -6,12 +6,15 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from testyard.lab.pipelines.channels import Dispatcher
-from testyard.lab.pipelines.database import DatabaseUnavailableError, Pool
+from testyard.lab.pipelines.database import DATABASE_TROUBLE, Pool
 from testyard.lab.pipelines.store import admission, outcomes
 from testyard.lab.pipelines.waiting import elapse
+
+if TYPE_CHECKING:
+    # Workers send nothing, and do without what sending is made of.
+    from testyard.lab.pipelines.channels import Dispatcher
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -77,9 +80,9 @@ async def _repeat(step: Callable[[], Awaitable[None]], interval: timedelta, what
         try:
             await step()
             away = False
-        except DatabaseUnavailableError as error:
+        except DATABASE_TROUBLE as error:
             # Once, not with every attempt.
             if not away:
-                _LOGGER.warning("%s: the database is away: %s", what, error)
+                _LOGGER.warning("%s: %s", what, error)
             away = True
         await elapse(interval)

@@ -13,7 +13,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
 
-from testyard.lab.pipelines.database import DatabaseUnavailableError, Pool
+from testyard.lab.pipelines.database import DATABASE_TROUBLE, Pool
 from testyard.lab.pipelines.execution import (
     ExecutionEvent,
     ExecutionLog,
@@ -117,8 +117,8 @@ class Runner:
         if self._ended:
             try:
                 await self._report(list(self._ended.values()))
-            except DatabaseUnavailableError as unavailable:
-                _LOGGER.warning("%s: %d reports are lost: %s", self._name, len(self._ended), unavailable)
+            except DATABASE_TROUBLE as trouble:
+                _LOGGER.warning("%s: %d reports are lost: %s", self._name, len(self._ended), trouble)
 
     async def claim(self, count: int) -> int:
         """Take pending runs and start them.
@@ -220,8 +220,8 @@ class Runner:
             try:
                 await self._report(list(self._ended.values()))
                 retry_in = FIRST_RETRY
-            except DatabaseUnavailableError as unavailable:
-                _LOGGER.warning("%s: %d reports wait: %s", self._name, len(self._ended), unavailable)
+            except DATABASE_TROUBLE as trouble:
+                _LOGGER.warning("%s: %d reports wait: %s", self._name, len(self._ended), trouble)
                 self._something_ended.set()
                 await elapse(retry_in)
                 retry_in = min(retry_in * 2, LONGEST_RETRY)
@@ -256,8 +256,8 @@ class Runner:
                     ours = await claims.heartbeat(self._pool, sent)
                     self._take_away([key for key in sent if key[0] not in ours], "it is not ours any more")
                 last_sent = started
-            except DatabaseUnavailableError as unavailable:
-                _LOGGER.warning("%s: no heartbeat: %s", self._name, unavailable)
+            except DATABASE_TROUBLE as trouble:
+                _LOGGER.warning("%s: no heartbeat: %s", self._name, trouble)
                 if time.monotonic() - last_sent > self._stale_after.total_seconds():
                     self._take_away(list(self._running), "no heartbeat could be sent for too long")
 

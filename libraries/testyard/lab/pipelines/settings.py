@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Mapping
 from datetime import timedelta
@@ -18,10 +17,8 @@ from testyard.lab.pipelines.runner import DEFAULT_STALE_AFTER
 
 ADMIN_KEY_VARIABLE: Final = "PIPELINES_ADMIN_KEY"
 SMTP_VARIABLE: Final = "PIPELINES_SMTP_URL"
-DATABASE_VARIABLE: Final = "PIPELINES_DATABASE_URL"
 SHORTEST_ADMIN_KEY: Final = 16
 _SMTP_PORT: Final = 25
-_LONGEST_SECONDS: Final = 10_000_000
 
 
 class SmtpServer(BaseModel):
@@ -66,48 +63,6 @@ class Settings(BaseModel):
     notification_attempts: int = Field(default=5, ge=1)
     pool_size: int = Field(default=10, ge=1)
     database_timeout: timedelta = Field(default=DEFAULT_TIMEOUT, gt=timedelta(0))
-
-
-def add_database(parser: argparse.ArgumentParser) -> None:
-    """Add what every process is told of the database; the environment keeps a password from ``ps``."""
-    parser.add_argument(
-        "--database",
-        default=os.environ.get(DATABASE_VARIABLE),
-        required=DATABASE_VARIABLE not in os.environ,
-        metavar="URL",
-        help=f"PostgreSQL, such as postgresql://host/name; without it {DATABASE_VARIABLE} says it",
-    )
-    parser.add_argument(
-        "--database-timeout",
-        type=seconds,
-        default=str(DEFAULT_TIMEOUT.total_seconds()),
-        metavar="SECONDS",
-        help="how long a statement or a connection may take until the database counts as away",
-    )
-
-
-def positive(text: str) -> int:
-    """Read an argument that is a whole number of at least one.
-
-    Raises:
-        ValueError: It is not; argparse then names the argument.
-    """
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
-def seconds(text: str) -> timedelta:
-    """Read an argument that is a number of seconds above zero.
-
-    Raises:
-        ValueError: It is not; argparse then names the argument.
-    """
-    value = float(text)
-    if not 0 < value < _LONGEST_SECONDS:
-        raise ValueError(text)
-    return timedelta(seconds=value)
 
 
 class EnvironmentSecrets(BaseModel):

@@ -18,11 +18,11 @@ from typing import Final
 
 import psycopg
 
-from testyard.lab.pipelines.database import DatabaseUnavailableError, open_pool, session_url
+from testyard.lab.pipelines.arguments import add_database, positive, seconds
+from testyard.lab.pipelines.database import DATABASE_TROUBLE, open_pool, session_url
 from testyard.lab.pipelines.execution import ExecutionLog, TemplateExecutor, crash_process
 from testyard.lab.pipelines.maintenance import heal_forever
 from testyard.lab.pipelines.runner import Runner
-from testyard.lab.pipelines.settings import add_database, positive, seconds
 from testyard.lab.pipelines.store.clock import PatientClock
 from testyard.lab.pipelines.store.queue_signal import RUNS_PENDING
 from testyard.lab.pipelines.waiting import elapse, happens
@@ -128,7 +128,7 @@ class Worker:
             if wanted > 0:
                 try:
                     claimed = await runner.claim(wanted)
-                except DatabaseUnavailableError as error:
+                except DATABASE_TROUBLE as error:
                     _LOGGER.warning("%s: cannot claim: %s", self._settings.name, error)
                     await happens(self._stopping, retry_in)
                     retry_in = min(retry_in * 2, LONGEST_RETRY)

@@ -7,6 +7,7 @@ import pkgutil
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
+from unittest import mock
 
 from testyard.lab.sabotage.defect import DEFECT_VARIABLE, Defect, wrap
 
@@ -166,7 +167,7 @@ def zone_of_the_server() -> None:
         wrap(module, "next_time", lambda original, schedule, _, after: original(schedule, "UTC", after))
 
 
-@pipeline_defect("folded-hour-twice", "a fixed time in the hour that is twice runs twice", "PIPE-C8")
+@pipeline_defect("folded-hour-twice", "a fixed time is looked for as an hourly one is", "PIPE-C8", "PIPE-C9")
 def folded_hour_twice() -> None:
     from testyard.lab.pipelines.cron import Schedule
 
@@ -263,6 +264,54 @@ def credentials_outlive() -> None:
     customers._DELETE.pop("run_transitions")
 
 
+@pipeline_defect("key-never-expires", "an API key opens everything after its time", "PIPE-C2")
+def key_never_expires() -> None:
+    change_sql("AND expires_at > service_now()", "")
+
+
+@pipeline_defect("equal-looks-equal", "equal credentials are encrypted to equal bytes", "PIPE-C3")
+def equal_looks_equal() -> None:
+    from testyard.lab.pipelines.encryption import AesGcmCipher
+
+    def encrypt(original: Any, self: Any, plain: bytes, context: bytes) -> Any:
+        with mock.patch("os.urandom", bytes):
+            return original(self, plain, b"")
+
+    wrap(AesGcmCipher, "encrypt", encrypt)
+
+
+@pipeline_defect("unknown-zone-is-utc", "a zone that nobody knows is taken for UTC", "PIPE-C6")
+def unknown_zone_is_utc() -> None:
+    from testyard.lab.pipelines import cron
+
+    def zone(original: Any, name: str) -> Any:
+        try:
+            return original(name)
+        except cron.CronError:
+            return original("UTC")
+
+    wrap(cron, "_zone", zone)
+
+
+@pipeline_defect("domain-lost", "a scheduled run is always one of COST", "PIPE-C4")
+def domain_lost() -> None:
+    change_sql(
+        "customer_id, provider, domain, template_name, default_parameters",
+        "customer_id, provider, 'COST', template_name, default_parameters",
+    )
+
+
+@pipeline_defect("gap-skipped", "a fixed time in the hour that is missing does not run", "PIPE-C9")
+def gap_skipped() -> None:
+    from testyard.lab.pipelines.cron import Schedule
+
+    def first_reached(original: Any, self: Any, local: Any) -> Any:
+        instant = self._instant(local)
+        return instant if self._local(instant) == local else self._instant(local).replace(year=1970)
+
+    wrap(Schedule, "_first_reached", first_reached)
+
+
 # ---- notifications
 
 
@@ -318,6 +367,11 @@ PIPELINE_DEFECTS: tuple[Defect, ...] = (
     revoked_key_opens,
     runs_of_others,
     credentials_outlive,
+    key_never_expires,
+    equal_looks_equal,
+    unknown_zone_is_utc,
+    domain_lost,
+    gap_skipped,
     told_twice,
     retries_are_told,
     never_dead,

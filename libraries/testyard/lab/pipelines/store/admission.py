@@ -32,7 +32,7 @@ from testyard.lab.pipelines.states import RunState
 from testyard.lab.pipelines.store import clock, quotas, runs
 from testyard.lab.pipelines.store.queue_signal import NOTIFY_RUNS_PENDING
 
-BATCH: Final = 5000
+BATCH: Final = 2500
 LANES: Final = 2
 """How many batches are worked on at the same time, when there are many."""
 
@@ -66,8 +66,9 @@ _SCHEDULE = """
             parameters, priority, queue_position, scheduled_time, idempotency_key, trigger_type, state, created_at,
             updated_at)
         OVERRIDING SYSTEM VALUE
-        SELECT gen_random_uuid()::text, config_id, customer_id, provider, domain, template_name, default_parameters,
-            priority, queue_position, due_time, key, %(trigger_type)s, 'SCHEDULED', %(now)s, %(now)s
+        SELECT gen_random_uuid()::text, config_id, customer_id, provider, domain, template_name,
+            default_parameters, priority, queue_position, due_time, key, %(trigger_type)s, 'SCHEDULED', %(now)s,
+            %(now)s
         FROM moved
         ON CONFLICT (idempotency_key) DO NOTHING
         RETURNING run_id

@@ -103,8 +103,8 @@ _RETRY = """
     FROM unnest(%(run_ids)s::text[], %(delays)s::interval[]) AS retry (run_id, delay)
     WHERE run.run_id = retry.run_id AND run.state = 'FAILED'"""
 
-# While the database was away nobody could send a heartbeat: its own start counts as one of everybody, and everybody
-# has as long again to notice that it is back.
+# While the database was away nobody could send a heartbeat: its own start counts as one of everybody, and all have
+# as long again to notice that it is back.
 _STALE = """
     SELECT run_id, claim_number, retry_attempt, clock_timestamp() - heartbeat_at AS silent_for
     FROM scheduled_pipeline_runs

@@ -1,0 +1,55 @@
+"""What the service's commands have in common on their command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from datetime import timedelta
+from typing import Final
+
+from testyard.lab.pipelines.database import DEFAULT_TIMEOUT
+
+DATABASE_VARIABLE: Final = "PIPELINES_DATABASE_URL"
+_LONGEST_SECONDS: Final = 10_000_000
+
+
+def add_database(parser: argparse.ArgumentParser) -> None:
+    """Add what every process is told of the database; the environment keeps a password from ``ps``."""
+    parser.add_argument(
+        "--database",
+        default=os.environ.get(DATABASE_VARIABLE),
+        required=DATABASE_VARIABLE not in os.environ,
+        metavar="URL",
+        help=f"PostgreSQL, such as postgresql://host/name; without it {DATABASE_VARIABLE} says it",
+    )
+    parser.add_argument(
+        "--database-timeout",
+        type=seconds,
+        default=str(DEFAULT_TIMEOUT.total_seconds()),
+        metavar="SECONDS",
+        help="how long a statement or a connection may take until the database counts as away",
+    )
+
+
+def positive(text: str) -> int:
+    """Read an argument that is a whole number of at least one.
+
+    Raises:
+        ValueError: It is not; argparse then names the argument.
+    """
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def seconds(text: str) -> timedelta:
+    """Read an argument that is a number of seconds above zero.
+
+    Raises:
+        ValueError: It is not; argparse then names the argument.
+    """
+    value = float(text)
+    if not 0 < value < _LONGEST_SECONDS:
+        raise ValueError(text)
+    return timedelta(seconds=value)
