@@ -46,7 +46,7 @@ _RUNS = """
     INSERT INTO scheduled_pipeline_runs (run_id, config_id, customer_id, provider, domain, template_name, priority,
         scheduled_time, trigger_type, state, reservation_date, claim_number, ended_at, created_at, updated_at)
     SELECT format('%%s-%%s', lower(%(state)s), lpad(number::text, 8, '0')), config_id, customer_id, provider,
-        domain, template_name, 5, now(), 'scheduler', %(state)s, service_today(),
+        domain, template_name, 5, now(), 'scheduler', %(state)s, (SELECT service_today()),
         CASE WHEN %(state)s = 'COMPLETED' THEN 1 ELSE 0 END, CASE WHEN %(state)s = 'COMPLETED' THEN now() END,
         now(), now()
     FROM generate_series(1, %(count)s) AS number
@@ -214,9 +214,9 @@ def _worker(command: Sequence[str], name: str) -> Iterator[None]:
 
 
 def own_command(url: str, name: str, batch: int) -> Sequence[str]:
-    """A worker of the service, as it is by default."""
+    """A worker of the service, which may hold reports back for 50 ms (issue 4)."""
     options = ["--database", url, "--name", name, "--batch", str(batch), "--capacity", str(batch)]
-    return [sys.executable, "-m", "testyard.lab.pipelines.worker", *options]
+    return [sys.executable, "-m", "testyard.lab.pipelines.worker", *options, "--flush-ms", "50"]
 
 
 def peer_command(peer: str) -> Callable[[str, str, int], Sequence[str]]:

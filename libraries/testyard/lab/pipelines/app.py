@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
@@ -41,6 +42,7 @@ from testyard.lab.pipelines.store.clock import PatientClock
 LARGEST_BODY: Final = 256 * 1024
 """Bytes of a request's body."""
 PREFIX: Final = "/api/v1"
+CANCELLED_AGAIN_AFTER: Final = timedelta(milliseconds=200)
 API_VERSION: Final = "1.0.0"
 
 
@@ -128,9 +130,21 @@ async def _start(settings: Settings, stack: AsyncExitStack) -> Service:
         attempts=settings.notification_attempts,
     )
     group = await stack.enter_async_context(asyncio.TaskGroup())
-    for task in (
+    tasks = [
         group.create_task(heal_forever(pool, settings.stale_after)),
         group.create_task(send_forever(dispatcher, settings.notification_retry_base)),
-    ):
-        stack.callback(task.cancel)
+    ]
+    stack.push_async_callback(_cancel, tasks)
     return Service(settings, pool, runner)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended.
+
+    psycopg waits with ``asyncio.wait_for``, which in Python 3.11 loses a cancellation that comes together with the
+    answer (solved in 3.12): the task would go on for ever.
+    """
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=CANCELLED_AGAIN_AFTER.total_seconds())

@@ -150,11 +150,25 @@ def unavailable_when_lost() -> Iterator[None]:
         raise DatabaseUnavailableError(reason[0]) from error
 
 
+@contextmanager
+def _not_losing_a_cancellation() -> Iterator[None]:
+    """End as cancelled when the task was cancelled meanwhile.
+
+    psycopg waits with ``asyncio.wait_for``, which in Python 3.11 loses a cancellation that comes together with the
+    answer (solved in 3.12): a loop around the database would then never end.
+    """
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+    yield
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+
+
 async def _again_after_conflicts(attempt: Callable[[], Awaitable[Value]]) -> Value:
     conflict = ""
     for _ in range(MAXIMUM_ATTEMPTS):
         try:
-            with unavailable_when_lost():
+            with unavailable_when_lost(), _not_losing_a_cancellation():
                 return await attempt()
         except (errors.DeadlockDetected, errors.SerializationFailure) as error:
             conflict = str(error).splitlines()[0]

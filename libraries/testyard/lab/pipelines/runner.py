@@ -48,7 +48,7 @@ class Runner:
         name: The worker's name, as it stands in the runs.
         stale_after: The time without heartbeat after which runs are taken away; a fifth of it lies between two.
         flush_after: How long the first report waits for others; zero sends each at once. None waits when there is
-            nothing else to do.
+            nothing else to do: nothing runs, and the last claim did not get all it asked for.
         log: Where starts and successes are written down.
         changed: Is set when there may be room for more work: after each end and each report.
 
@@ -79,6 +79,7 @@ class Runner:
         self._ended: dict[tuple[str, int], Outcome] = {}
         self._taken_away: set[tuple[str, int]] = set()
         self._something_ended = asyncio.Event()
+        self._queue_goes_on = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._group = asyncio.TaskGroup()
@@ -135,6 +136,10 @@ class Runner:
         claimed = await claims.claim(self._pool, self._name, count)
         for work in claimed:
             self._start(work)
+        self._queue_goes_on = len(claimed) == count
+        if not self._queue_goes_on:
+            # What waits for others to be reported with waits in vain; or its slots are what the queue waits for.
+            self._something_ended.set()
         return len(claimed)
 
     async def process_next(self) -> Work | None:
@@ -230,7 +235,7 @@ class Runner:
         """Let the first report wait for others, as long as there can be others."""
         try:
             async with asyncio.timeout(self._flush_after.total_seconds()):
-                while self._running:
+                while self._running or self._queue_goes_on:
                     self._something_ended.clear()
                     await self._something_ended.wait()
         except TimeoutError:

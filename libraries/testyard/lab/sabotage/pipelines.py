@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pkgutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 from unittest import mock
@@ -64,14 +65,18 @@ def change_sql(old: str, new: str) -> None:
 
 
 @pipeline_defect(
-    "quota-off-by-one", "one more run than the daily limit is let in", "PIPE-6", "PIPE-C11", "PIPE-C15"
+    "quota-off-by-one", "one more run than the daily limit is let in", "PIPE-6", "PIPE-C11", "PIPE-C14", "PIPE-C15"
 )
 def quota_off_by_one() -> None:
     change_sql("daily_limit - pipelines_run_today", "daily_limit + 1 - pipelines_run_today")
 
 
 @pipeline_defect(
-    "quota-of-a-snapshot", "reservations are counted when a run ends, not when it is let in", "PIPE-C11"
+    "quota-of-a-snapshot",
+    "reservations are counted when a run ends, not when it is let in",
+    "PIPE-C11",
+    "PIPE-C14",
+    "PIPE-C15",
 )
 def quota_of_a_snapshot() -> None:
     change_sql("- pipelines_run_today - reserved_today", "- pipelines_run_today")
@@ -87,12 +92,18 @@ def month_never_ends() -> None:
     change_sql("CASE WHEN same_month THEN pipelines_run_month ELSE 0 END", "pipelines_run_month")
 
 
-@pipeline_defect("slot-never-released", "a run that ended keeps its slot", "PIPE-C13")
+@pipeline_defect(
+    "slot-never-released", "a run that ended keeps its slot", "PIPE-C12", "PIPE-C13", "PIPE-C14", "PIPE-C15"
+)
 def slot_never_released() -> None:
     change_sql("quota.concurrent_running - change.slots", "quota.concurrent_running - 0 * change.slots")
 
 
-@pipeline_defect("concurrent-limit-ignored", "runs start while the concurrent limit is reached", "PIPE-C13")
+@pipeline_defect(
+    "concurrent-limit-ignored",
+    "runs start while the concurrent limit is reached",
+    *("PIPE-C13", "PIPE-F1", "PIPE-F6"),
+)
 def concurrent_limit_ignored() -> None:
     change_sql("AND quota.concurrent_running < quota.concurrent_limit", "")
     change_sql("WHERE place <= free", "")
@@ -130,12 +141,12 @@ def retry_at_once() -> None:
     )
 
 
-@pipeline_defect("retry-not-counted", "the number of a retry is not stored", "PIPE-7", "PIPE-C16")
+@pipeline_defect("retry-not-counted", "the number of a retry is not stored", "PIPE-7", "PIPE-C16", "PIPE-C17")
 def retry_not_counted() -> None:
     change_sql("retry_attempt = run.retry_attempt + 1", "retry_attempt = run.retry_attempt")
 
 
-@pipeline_defect("retried-forever", "there is always one more retry", "PIPE-C16")
+@pipeline_defect("retried-forever", "there is always one more retry", "PIPE-C16", "PIPE-C17")
 def retried_forever() -> None:
     from testyard.lab.pipelines.store import outcomes
 
@@ -181,7 +192,7 @@ def fold_skipped() -> None:
     Schedule._next_wildcard = Schedule._next_fixed  # type: ignore[method-assign]
 
 
-@pipeline_defect("triggered-twice", "every trigger makes runs of its own for the same time", "PIPE-C10")
+@pipeline_defect("triggered-twice", "every trigger makes runs of its own for the same time", "PIPE-C10", "PIPE-F2")
 def triggered_twice() -> None:
     change_sql("FOR UPDATE OF pipeline_configurations SKIP LOCKED", "")
     from testyard.lab.pipelines.store import admission
@@ -224,17 +235,27 @@ def way_back() -> None:
     setattr(migrate, "TRANSITIONS", ways)  # noqa: B010 it is final, and this breaks it
 
 
-@pipeline_defect("never-healed", "a run whose worker is gone stays RUNNING", "PIPE-C21", "PIPE-F7")
+@pipeline_defect(
+    "never-healed",
+    "a run whose worker is gone stays RUNNING",
+    "PIPE-C21",
+    "PIPE-F7",
+    "PIPE-F8",
+    "PIPE-F9",
+    "PIPE-F10",
+)
 def never_healed() -> None:
     change_sql("WHERE state = 'RUNNING' AND heartbeat_at <", "WHERE false AND heartbeat_at <")
 
 
 @pipeline_defect("late-report-counts", "a worker that was given up can still report", "PIPE-C21")
 def late_report_counts() -> None:
-    change_sql(
-        "JOIN scheduled_pipeline_runs AS run USING (run_id, claim_number)",
-        "JOIN scheduled_pipeline_runs AS run USING (run_id)",
-    )
+    from testyard.lab.pipelines.routes import reports
+
+    def running(original: Any, service: Any, run_id: str, report: Any, verb: str) -> Any:
+        return original(service, run_id, report.model_copy(update={"claim_number": None}), verb)
+
+    wrap(reports, "_running", running)
 
 
 # ---- customers
@@ -252,7 +273,7 @@ def revoked_key_opens() -> None:
     change_sql("WHERE key_hash = %(key_hash)s AND is_active", "WHERE key_hash = %(key_hash)s")
 
 
-@pipeline_defect("runs-of-others", "lists of runs show everybody's", "PIPE-C1")
+@pipeline_defect("runs-of-others", "lists of runs show everybody's", "PIPE-C1", "PIPE-C4")
 def runs_of_others() -> None:
     change_sql("WHERE (%(customer_id)s::text IS NULL OR customer_id = %(customer_id)s)", "WHERE true")
 
@@ -296,8 +317,10 @@ def unknown_zone_is_utc() -> None:
 @pipeline_defect("domain-lost", "a scheduled run is always one of COST", "PIPE-C4")
 def domain_lost() -> None:
     change_sql(
-        "customer_id, provider, domain, template_name, default_parameters",
-        "customer_id, provider, 'COST', template_name, default_parameters",
+        "template_name,\n            default_parameters", "template_name || '',\n            default_parameters"
+    )
+    change_sql(
+        "customer_id, provider, domain, template_name || ''", "customer_id, provider, 'COST', template_name"
     )
 
 
@@ -328,7 +351,7 @@ def told_twice() -> None:
         wrap(sender, "send", send)
 
 
-@pipeline_defect("retries-are-told", "a failure that is retried is told as well", "PIPE-F3")
+@pipeline_defect("retries-are-told", "a failure that is retried is told as well", "PIPE-F3", "PIPE-F4", "PIPE-F5")
 def retries_are_told() -> None:
     change_sql("WHERE is_final AND NOT succeeded", "WHERE NOT succeeded")
 
@@ -336,6 +359,89 @@ def retries_are_told() -> None:
 @pipeline_defect("never-dead", "a notification that cannot be delivered is tried for ever", "PIPE-F5")
 def never_dead() -> None:
     change_sql("AND attempts = %(attempts)s AND sent_at IS NULL RETURNING *", "AND false RETURNING *")
+
+
+@pipeline_defect("told-to-nobody", "nobody is told of a final failure", "PIPE-F3", "PIPE-F4", "PIPE-F5")
+def told_to_nobody() -> None:
+    change_sql("WHERE is_final AND NOT succeeded", "WHERE false")
+
+
+@pipeline_defect("slack-gets-facts", "Slack gets what a plain webhook gets", "PIPE-F4")
+def slack_gets_facts() -> None:
+    from testyard.lab.pipelines import channels
+
+    setattr(channels.SlackSender, "send", channels.WebhookSender.send)  # noqa: B010 they are of two types
+
+
+@pipeline_defect("one-attempt-more", "a notification is tried once more than it should be", "PIPE-F5")
+def one_attempt_more() -> None:
+    from testyard.lab.pipelines.channels import Dispatcher
+
+    def start(original: Any, self: Any, *arguments: Any, attempts: int, **options: Any) -> None:
+        original(self, *arguments, attempts=attempts + 1, **options)
+
+    wrap(Dispatcher, "__init__", start)
+
+
+# ---- the future list
+
+
+@pipeline_defect("credentials-lost-in-a-crash", "a table does not outlive a crash of the database", "PIPE-F1")
+def credentials_lost_in_a_crash() -> None:
+    from testyard.lab.pipelines import migrate
+
+    def read(original: Any, *arguments: Any) -> Any:
+        found = original(*arguments)
+        old, new = "CREATE TABLE customer_credentials", "CREATE UNLOGGED TABLE customer_credentials"
+        return [replace(it, statements=it.statements.replace(old, new)) for it in found]
+
+    wrap(migrate, "read_migrations", read)
+
+
+@pipeline_defect(
+    "reports-dropped", "a report that cannot be stored at once is forgotten", "PIPE-F8", "PIPE-F9", "PIPE-F10"
+)
+def reports_dropped() -> None:
+    from testyard.lab.pipelines.runner import Runner
+
+    async def report(original: Any, self: Any, reports: Any) -> None:
+        try:
+            await original(self, reports)
+        except Exception:
+            self._ended.clear()
+            raise
+
+    wrap(Runner, "_report", report)
+
+
+# ---- what is told
+
+
+@pipeline_defect("trigger-counts-nothing", "a trigger says that it has queued nothing", "PIPE-2")
+def trigger_counts_nothing() -> None:
+    from testyard.lab.pipelines.answers import TriggerAnswer
+
+    def of(triggered: Any, limit: Any) -> Any:
+        return told(replace(triggered, queued=0), limit)
+
+    told = TriggerAnswer.of
+    TriggerAnswer.of = of  # type: ignore[method-assign]
+
+
+@pipeline_defect("running-not-told", "the queue's status leaves out what is running", "PIPE-3")
+def running_not_told() -> None:
+    from testyard.lab.pipelines.answers import QueueStatus
+
+    def of(counts: Any) -> Any:
+        return told(dict(counts) | {"RUNNING": 0})
+
+    told = QueueStatus.of
+    QueueStatus.of = of  # type: ignore[method-assign]
+
+
+@pipeline_defect("waiting-not-told", "a customer's status leaves out what waits in the queue", "PIPE-4")
+def waiting_not_told() -> None:
+    change_sql("state IN ('SCHEDULED', 'PENDING')) AS yet_to_run", "state = 'SCHEDULED') AS yet_to_run")
 
 
 PIPELINE_DEFECTS: tuple[Defect, ...] = (
@@ -375,4 +481,12 @@ PIPELINE_DEFECTS: tuple[Defect, ...] = (
     told_twice,
     retries_are_told,
     never_dead,
+    told_to_nobody,
+    slack_gets_facts,
+    one_attempt_more,
+    credentials_lost_in_a_crash,
+    reports_dropped,
+    trigger_counts_nothing,
+    running_not_told,
+    waiting_not_told,
 )
