@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import requests
-from PipelineLibrary import RUN_COLUMNS
+from PipelineLibrary.running import RUN_COLUMNS
 
 START = datetime(2026, 3, 2, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

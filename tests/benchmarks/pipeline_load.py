@@ -46,14 +46,12 @@ _RUNS = """
     INSERT INTO scheduled_pipeline_runs (run_id, config_id, customer_id, provider, domain, template_name, priority,
         scheduled_time, trigger_type, state, reservation_date, claim_number, ended_at, created_at, updated_at)
     SELECT format('%%s-%%s', lower(%(state)s), lpad(number::text, 8, '0')), config_id, customer_id, provider,
-        domain, template_name, 5, now(), 'scheduler', %(state)s, (SELECT service_today()),
+        domain, template_name, 5, now(), 'scheduler', %(state)s, (SELECT max(usage_date) FROM subscription_quotas),
         CASE WHEN %(state)s = 'COMPLETED' THEN 1 ELSE 0 END, CASE WHEN %(state)s = 'COMPLETED' THEN now() END,
         now(), now()
     FROM generate_series(1, %(count)s) AS number
-    JOIN (
-        SELECT *, row_number() OVER () - 1 AS place, count(*) OVER () AS configurations
-        FROM pipeline_configurations
-    ) AS configuration ON configuration.place = number %% configurations
+    JOIN (SELECT *, row_number() OVER () - 1 AS place FROM pipeline_configurations) AS configuration
+        ON configuration.place = number %% (SELECT count(*) FROM pipeline_configurations)
     ORDER BY number"""
 
 _COUNT_RUNS = {

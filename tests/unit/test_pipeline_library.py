@@ -56,7 +56,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sessions]:
             assert name == "RequestsLibrary"
             return sessions
 
-    monkeypatch.setattr("PipelineLibrary.BuiltIn", BuiltIn)
+    monkeypatch.setattr("PipelineLibrary.customers.BuiltIn", BuiltIn)
     yield sessions
     for session in sessions.opened.values():
         session.close()

@@ -1,28 +1,21 @@
-"""Drive a pipeline scheduling service, wait for its runs, and check their histories (document 002)."""
+"""Keywords that move the queue and the clock, wait for runs, and check their histories."""
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from robot.api import logger
-from robot.api.deco import keyword, library
-from robot.api.types import Secret
-from robot.libraries.BuiltIn import BuiltIn
-from testyard import __version__
+from robot.api.deco import keyword
 from testyard.core.errors import NotMetError, UserError
-from testyard.core.json_client import JsonClient
-from testyard.core.listening import MaskingListener
-from testyard.core.redact import secrets_in_use
 from testyard.core.tables import html_table
 from testyard.pipelines.evidence import executions_in, transitions_in
 from testyard.pipelines.history import COMPLETION_WINDOW, RunState, check_histories, repetitions
-from testyard.pipelines.secrecy import check_none_is_in
-from testyard.pipelines.service import PipelineService, count_by_state
+from testyard.pipelines.service import count_by_state
+
+from PipelineLibrary.session import Session
 
 RUN_COLUMNS = (
     "customer_id",
@@ -33,177 +26,12 @@ RUN_COLUMNS = (
     "error_message",
     "run_id",
 )
-ADMIN_SESSION = "admin"
 
 
-@library(scope="GLOBAL", version=__version__, listener="SELF", doc_format="MARKDOWN")
-class PipelineLibrary(MaskingListener):
-    """Drive a pipeline scheduling service as its admin, wait for its runs, and check their histories.
+class RunKeywords:
+    """The queue, the clock, and runs."""
 
-    REST itself is spoken with RequestsLibrary: `Connect To Pipeline Service` and `Act As Customer` open its
-    sessions, with the right key in the header, masked in every log, as is every key that an answer brings.
-    """
-
-    def __init__(self) -> None:
-        MaskingListener.__init__(self)
-        self._service: PipelineService | None = None
-        self._url = ""
-        self._made_up: list[str] = []
-        self._api_keys: list[str] = []
-        self._run = f"ty{secrets.token_hex(3)}"
-
-    def close(self) -> None:
-        """Disconnect when the run ends."""
-        if self._service is not None:
-            self._service.close()
-        self._service = None
-
-    # Who calls.
-
-    @keyword(tags=["Setup"])
-    def connect_to_pipeline_service(self, url: str, admin_key: Secret) -> None:
-        """Use a service from now on, and open the RequestsLibrary session `admin` for it.
-
-        Args:
-            url: Scheme, host and port.
-            admin_key: What admin calls carry in `X-Admin-Key`.
-
-        Raises:
-            UserError: The key cannot be a header's value.
-
-        Example:
-            | Connect To Pipeline Service | ${url} | ${key} |
-        """
-        self.close()
-        client = JsonClient(
-            url, headers={"X-Admin-Key": admin_key.value}, secret=admin_key.value, name="the pipeline service"
-        )
-        self._service, self._url = PipelineService(client), url
-        self._open_session(ADMIN_SESSION, {"X-Admin-Key": admin_key.value})
-
-    @keyword(tags=["Setup"])
-    def act_as_customer(self, session: str, api_key: Secret) -> None:
-        """Open a RequestsLibrary session that calls the service as a customer.
-
-        Args:
-            session: What the session is called from now on.
-            api_key: What the customer's calls carry in `X-API-Key`.
-
-        Example:
-            | Act As Customer | acme_corp | ${key} |
-        """
-        secrets_in_use.add(api_key.value)
-        self._open_session(session, {"X-API-Key": api_key.value})
-
-    @keyword(tags=["Getter"])
-    def id_of_customer(self, name: str) -> str:
-        """The id under which this run has a customer: its name, and the run's own mark.
-
-        Args:
-            name: As suites call the customer.
-
-        Example:
-            | ${id} = | Id Of Customer | acme_corp |
-        """
-        return f"{name}_{self._run}"
-
-    @keyword(tags=["Setup"])
-    def make_up_credentials(self, provider: str) -> dict[str, str]:
-        """Credentials that open nothing, masked in every log as if they did.
-
-        Args:
-            provider: Whose they pretend to be.
-
-        Example:
-            | ${credentials} = | Make Up Credentials | GCP |
-        """
-        made_up = secrets.token_urlsafe(24)
-        secrets_in_use.add(made_up)
-        self._made_up.append(made_up)
-        return {"provider": provider, "private_part": made_up}
-
-    @keyword(tags=["Assertion"])
-    def made_up_credentials_should_not_be_in(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Check that no cell of some rows holds what `Make Up Credentials` returned, in clear or only encoded.
-
-        Args:
-            rows: As a query returned them.
-
-        Raises:
-            NotMetError: Names the column.
-            UserError: There are no rows, or nothing was made up.
-
-        Example:
-            | Made Up Credentials Should Not Be In | ${rows} |
-        """
-        check_none_is_in(rows, self._made_up, "credential")
-
-    @keyword(tags=["Assertion"])
-    def api_keys_should_not_be_in(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Check that no field of some items holds a key that `API Key In` has returned, nor its SHA-256 hash.
-
-        Args:
-            rows: JSON objects, or rows as a query returned them.
-
-        Raises:
-            NotMetError: Names the field.
-            UserError: There are no items, or no key is known.
-
-        Example:
-            | API Keys Should Not Be In | ${answer.json()} |
-        """
-        hashes = [hashlib.sha256(key.encode()).hexdigest() for key in self._api_keys]
-        check_none_is_in(rows, self._api_keys + hashes, "key or its hash")
-
-    @keyword(tags=["Getter"])
-    def only_one_with(self, items: Iterable[Mapping[str, Any]], field: str, value: str) -> Mapping[str, Any]:
-        """The only one of some items in which a field has a value.
-
-        Args:
-            items: JSON objects.
-            field: The field.
-            value: Its value.
-
-        Raises:
-            NotMetError: None or several; tells which values there are.
-
-        Example:
-            | ${pipeline} = | Only One With | ${pipelines} | template_name | cost_billing |
-        """
-        listed = list(items)
-        found = [item for item in listed if item.get(field) == value]
-        if len(found) != 1:
-            message = f"{len(found)} have {field} {value!r}, expected one: {[item.get(field) for item in listed]}."
-            raise NotMetError(message)
-        return found[0]
-
-    @keyword(tags=["Getter"])
-    def api_key_in(self, answer: Mapping[str, Any]) -> Secret:
-        """The API key that an answer of the service brings, which it does once.
-
-        Args:
-            answer: The answer's JSON.
-
-        Raises:
-            UserError: It brings none.
-
-        Example:
-            | ${key} = | API Key In | ${answer.json()} |
-        """
-        key = answer.get("api_key")
-        if not isinstance(key, str) or not key:
-            message = f"The answer brings no API key; it has {', '.join(answer) or 'nothing'}."
-            raise UserError(message)
-        secrets_in_use.add(key)
-        self._api_keys.append(key)
-        return Secret(key)
-
-    def _open_session(self, name: str, headers: dict[str, str]) -> None:
-        requests_library = BuiltIn().get_library_instance("RequestsLibrary")
-        # A repeated call would hide that the service answered 503.
-        session = requests_library.create_session(name, self._url, headers=headers, max_retries=0)
-        # Before RequestsLibrary logs the answer: the key in it is known to nobody yet.
-        session.hooks["response"].append(_register_key)
+    _session: Session
 
     # The queue and the clock.
 
@@ -221,7 +49,7 @@ class PipelineLibrary(MaskingListener):
         Example:
             | ${answers} = | Trigger The Scheduler At Once | 4 |
         """
-        service = self._connected
+        service = self._session.service
         with ThreadPoolExecutor(callers) as pool:
             return list(pool.map(lambda _: service.trigger(limit), range(callers)))
 
@@ -238,7 +66,7 @@ class PipelineLibrary(MaskingListener):
         Example:
             | ${processed} = | Process The Queue At Once | 5 |
         """
-        service = self._connected
+        service = self._session.service
         with ThreadPoolExecutor(callers) as pool:
             answers = list(pool.map(lambda _: service.process(), range(callers)))
         return [answer for answer in answers if answer["processed"]]
@@ -261,7 +89,7 @@ class PipelineLibrary(MaskingListener):
         """
         answers = []
         for done in range(count):
-            answer = self._connected.process()
+            answer = self._session.service.process()
             if not answer["processed"]:
                 message = (
                     f"{count} items should have been processed, but after {done} the queue had none to process."
@@ -291,8 +119,8 @@ class PipelineLibrary(MaskingListener):
         if (to is None) == (by is None):
             message = "Say either 'to' or 'by': where the clock moves to, or how far."
             raise UserError(message)
-        moment = to.replace(tzinfo=to.tzinfo or UTC) if to else self._connected.now() + (by or timedelta())
-        self._connected.move_clock(moment)
+        moment = to.replace(tzinfo=to.tzinfo or UTC) if to else self._session.service.now() + (by or timedelta())
+        self._session.service.move_clock(moment)
         logger.info(f"The service's clock: {moment:%A %Y-%m-%d %H:%M:%S} UTC")
         return moment.isoformat()
 
@@ -312,7 +140,7 @@ class PipelineLibrary(MaskingListener):
         Example:
             | Follow The Schedule | until=2026-03-08T08:00:00Z |
         """
-        followed = self._connected.follow_schedule(until.replace(tzinfo=until.tzinfo or UTC))
+        followed = self._session.service.follow_schedule(until.replace(tzinfo=until.tzinfo or UTC))
         rows = [(f"{moment:%Y-%m-%d %H:%M:%S}", runs) for moment, runs in followed]
         logger.info(html_table(f"Times: {len(rows)}", ("at (UTC)", "runs"), rows), html=True)
         return [moment.isoformat() for moment, _ in followed]
@@ -333,7 +161,7 @@ class PipelineLibrary(MaskingListener):
         Example:
             | ${runs} = | Runs Of | acme_corp | state=FAILED |
         """
-        runs = self._connected.runs(customer, state)
+        runs = self._session.service.runs(customer, state)
         rows = [tuple(run[column] for column in RUN_COLUMNS) for run in runs]
         logger.info(html_table(f"Runs: {len(rows)}", RUN_COLUMNS, rows, folded=True), html=True)
         return runs
@@ -359,7 +187,7 @@ class PipelineLibrary(MaskingListener):
         Example:
             | Runs Should Be | acme_corp | COMPLETED | 3 | within=30s |
         """
-        return self._connected.wait_for_runs(customer, state, count, within)
+        return self._session.service.wait_for_runs(customer, state, count, within)
 
     @keyword(tags=["Assertion", "Wait"])
     def run_should_become(
@@ -387,7 +215,7 @@ class PipelineLibrary(MaskingListener):
         Example:
             | Run Should Become | ${run} | PENDING | retry_attempt=1 |
         """
-        return self._connected.wait_for_run(run, state, within, retry_attempt)
+        return self._session.service.wait_for_run(run, state, within, retry_attempt)
 
     @keyword(tags=["Assertion"])
     def run_should_have_gone_through(self, run: str, *states: RunState) -> None:
@@ -403,7 +231,7 @@ class PipelineLibrary(MaskingListener):
         Example:
             | Run Should Have Gone Through | ${run} | SCHEDULED | PENDING | RUNNING | COMPLETED |
         """
-        self._connected.check_way(run, *states)
+        self._session.service.check_way(run, *states)
 
     @keyword(tags=["Assertion", "Wait"])
     def every_run_should_end(
@@ -424,7 +252,7 @@ class PipelineLibrary(MaskingListener):
         Example:
             | ${counts} = | Every Run Should End | within=1 minute |
         """
-        counts = count_by_state(self._connected.wait_until_ended(within, retries_fall_due=retries_fall_due))
+        counts = count_by_state(self._session.service.wait_until_ended(within, retries_fall_due=retries_fall_due))
         logger.info(f"Runs by state: {counts}")
         return counts
 
@@ -474,20 +302,3 @@ class PipelineLibrary(MaskingListener):
             f"{runs} runs, {len(changes)} changes of state, {len(executed)} executions; repeated: {repeated}"
         )
         return len(repeated)
-
-    @property
-    def _connected(self) -> PipelineService:
-        if self._service is None:
-            message = "No pipeline service is in use: 'Connect To Pipeline Service' first."
-            raise UserError(message)
-        return self._service
-
-
-def _register_key(response: Any, *_: Any, **__: Any) -> None:
-    """Mask the API key in an answer, before anybody logs it."""
-    try:
-        answer = response.json()
-    except ValueError:
-        return
-    if isinstance(answer, dict) and isinstance(answer.get("api_key"), str):
-        secrets_in_use.add(answer["api_key"])
