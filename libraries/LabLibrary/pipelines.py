@@ -39,13 +39,17 @@ class PipelineKeywords:
     _world: World
 
     @keyword(tags=["Setup"])
-    def start_the_pipeline_service(self, *, within: timedelta = timedelta(seconds=20)) -> None:
+    def start_the_pipeline_service(
+        self, *, breakable: bool = False, within: timedelta = timedelta(seconds=20)
+    ) -> None:
         """Start PostgreSQL and the pipeline service, and wait until it answers.
 
         Takes the processes that an earlier suite of the run left behind, which `Stop The Pipeline Service` has
         emptied. Does nothing when it runs already, and nothing on your own systems.
 
         Args:
+            breakable: Whether `Break The Database Connection` is going to be used: the service then reaches its
+                database through a proxy.
             within: Give up after this time.
 
         Raises:
@@ -56,7 +60,7 @@ class PipelineKeywords:
         """
         if self._world.environment is Environment.OWN or self._world.pipelines.lab is not None:
             return
-        lab = self._world.pipelines.hand_out(within=within)
+        lab = self._world.pipelines.hand_out(breakable=breakable, within=within)
         logger.info(f"Pipeline service of the lab: {lab.url}; PostgreSQL: port {lab.postgresql.port}")
 
     @keyword(tags=["Setup"])
@@ -264,7 +268,11 @@ class PipelineKeywords:
         Example:
             | Break The Database Connection | CONNECTIONS_REFUSED |
         """
-        proxy = self._world.pipeline_lab().proxy
+        lab = self._world.pipeline_lab()
+        if not lab.breakable:
+            message = "The service does not reach its database through the proxy: start it with breakable=True."
+            raise UserError(message)
+        proxy = lab.proxy
         self._world.will_undo("the database connection", proxy.heal)
         match fault:
             case NetworkFault.CONNECTIONS_CUT:

@@ -102,6 +102,8 @@ async def _serve(settings: Settings, listening: socket.socket, *, end_with_stdin
     server = _Server(
         uvicorn.Config(
             application,
+            # Not whichever is installed: what the lab does must not depend on it.
+            loop="asyncio",
             # This function runs the lifespan itself: what goes wrong in it is then told in one line.
             lifespan="off",
             access_log=False,

@@ -108,10 +108,11 @@ class LabKeeper(Keeper[Supervisor]):
 class PipelineKeeper(Keeper["PipelineLab"]):
     """Keeps the pipeline service and its PostgreSQL."""
 
-    def hand_out(self, *, within: timedelta) -> PipelineLab:
+    def hand_out(self, *, breakable: bool, within: timedelta) -> PipelineLab:
         """Start the service, or take the one that waits; it is as empty as a new one.
 
         Args:
+            breakable: Whether the network between the service and PostgreSQL is to be broken.
             within: Give up after this time.
 
         Raises:
@@ -125,7 +126,8 @@ class PipelineKeeper(Keeper["PipelineLab"]):
             lab.stop()
             lab = None
         if lab is None:
-            lab = PipelineLab()
+            lab = PipelineLab(breakable=breakable)
             lab.start(within)
         self.lab = lab
+        lab.make_breakable(breakable, within)
         return lab

@@ -72,18 +72,20 @@ class PipelineWorker:
 class PipelineLab:
     """Owns the processes around one pipeline service.
 
-    The service and its workers reach PostgreSQL through a proxy that can break the connection; tests and the
-    emptying between suites do not.
+    Where the network between the service and PostgreSQL is to be broken, the service and its workers reach it
+    through a proxy; tests and the emptying between suites never do.
 
     Attributes:
         admin_key: What admin calls to the service carry.
         modules: The modules that are started as the service and as a worker.
         database_timeout: How long the database may take until it counts as away.
+        breakable: Whether the network between the service and PostgreSQL can be broken.
     """
 
     admin_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     modules: tuple[str, str] = ("testyard.lab.pipelines", "testyard.lab.pipelines.worker")
     database_timeout: timedelta = DATABASE_TIMEOUT
+    breakable: bool = False
 
     def __post_init__(self) -> None:
         secrets_in_use.add(self.admin_key)
@@ -130,6 +132,32 @@ class PipelineLab:
         except BaseException:
             self.stop()
             raise
+
+    def make_breakable(self, breakable: bool, within: timedelta) -> None:
+        """Let the service reach PostgreSQL through the proxy, or not; it is started again when that changes.
+
+        Args:
+            breakable: Whether the network between the two is to be broken.
+            within: Give up after this time.
+
+        Raises:
+            LabError: The service did not become ready.
+        """
+        if breakable == self.breakable:
+            return
+        self.breakable = breakable
+        self._end_service()
+        deadline = Deadline(within)
+        self._start_service()
+        assert self._service is not None
+        wait_until_ready(self._service, SERVICE_NAME, self._ready, deadline, log=self._log_of("service"))
+
+    def _end_service(self) -> None:
+        if self._service is not None:
+            _end(self._service)
+        if self._client is not None:
+            self._client.close()
+        self._service = self._client = None
 
     def _start_service(self) -> None:
         with listening_socket(LOOPBACK, 0) as listener:
@@ -276,16 +304,13 @@ class PipelineLab:
     def stop(self) -> None:
         """End every process; safe to call again."""
         self._end_workers()
-        if self._service is not None:
-            _end(self._service)
-        if self._client is not None:
-            self._client.close()
+        self._end_service()
         if self._proxy is not None:
             self._proxy.stop()
         self.mailbox.stop()
         self.webhooks.stop()
         self.postgresql.stop()
-        self._service = self._client = self._proxy = None
+        self._proxy = None
 
     def _end_workers(self) -> None:
         for name in list(self.workers):
@@ -298,7 +323,9 @@ class PipelineLab:
         return self.workers.pop(name)
 
     @property
-    def _url_through_the_proxy(self) -> str:
+    def _database_url_of_processes(self) -> str:
+        if not self.breakable:
+            return self.database_url
         parts = urlsplit(self.database_url)
         credentials = parts.netloc.rpartition("@")[0]
         return urlunsplit(parts._replace(netloc=f"{credentials}@{self.proxy.host}:{self.proxy.port}"))
@@ -320,7 +347,7 @@ class PipelineLab:
         descriptors: tuple[int, ...] = (),
         variables: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        database = {"PIPELINES_DATABASE_URL": self._url_through_the_proxy}
+        database = {"PIPELINES_DATABASE_URL": self._database_url_of_processes}
         with self._log_of(name).open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
