@@ -254,12 +254,12 @@ class Runner:
         last_sent = time.monotonic()
         while True:
             await elapse(interval)
-            sent = list({*self._running, *self._ended})
+            running, ended = list(self._running), [key for key in self._ended if key not in self._running]
             started = time.monotonic()
             try:
-                if sent:
-                    ours = await claims.heartbeat(self._pool, sent)
-                    self._take_away([key for key in sent if key[0] not in ours], "it is not ours any more")
+                ours = await claims.heartbeat(self._pool, running)
+                self._take_away([key for key in running if key[0] not in ours], "it is not ours any more")
+                await claims.heartbeat_of_ended(self._pool, ended)
                 last_sent = started
             except DATABASE_TROUBLE as trouble:
                 _LOGGER.warning("%s: no heartbeat: %s", self._name, trouble)

@@ -42,7 +42,7 @@ DATABASE = "pipelines"
 SERVICE_NAME = "the pipeline service of the lab"
 
 # Long enough for a busy machine, short enough that a test of a killed worker does not wait for minutes.
-STALE_AFTER = timedelta(seconds=1)
+STALE_AFTER = timedelta(seconds=1.5)
 # Longer than any statement takes on the few rows of a suite.
 DATABASE_TIMEOUT = timedelta(seconds=1)
 

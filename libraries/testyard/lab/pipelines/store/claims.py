@@ -57,10 +57,14 @@ _HEARTBEAT = """
         SELECT run.run_id FROM scheduled_pipeline_runs AS run
         JOIN unnest(%(run_ids)s::text[], %(claim_numbers)s::integer[]) AS claim (run_id, claim_number)
             USING (run_id, claim_number)
-        WHERE run.state = 'RUNNING' ORDER BY run.run_id FOR UPDATE OF run
+        WHERE run.state = 'RUNNING' ORDER BY run.run_id FOR UPDATE OF run {locked}
     )
     UPDATE scheduled_pipeline_runs AS run SET heartbeat_at = clock_timestamp()
     FROM ours WHERE run.run_id = ours.run_id RETURNING run.run_id"""
+
+HEARTBEAT = _HEARTBEAT.format(locked="")
+# What is being reported needs no heartbeat: healing passes over it too, and waiting would hold up the others'.
+_HEARTBEAT_OF_ENDED = _HEARTBEAT.format(locked="SKIP LOCKED")
 
 
 async def claim(pool: Pool, worker: str, count: int) -> list[Work]:
@@ -108,10 +112,26 @@ async def heartbeat(pool: Pool, claims: Iterable[tuple[str, int]]) -> set[str]:
     Returns:
         Those that are still running under that claim; the others have been taken away.
     """
+    return await _heartbeat(pool, HEARTBEAT, claims)
+
+
+async def heartbeat_of_ended(pool: Pool, claims: Iterable[tuple[str, int]]) -> None:
+    """Say that runs have ended and are going to be reported; those that are just being reported are left alone.
+
+    Args:
+        pool: The service's connections.
+        claims: The runs, each with the number of the claim.
+    """
+    await _heartbeat(pool, _HEARTBEAT_OF_ENDED, claims)
+
+
+async def _heartbeat(pool: Pool, statement: str, claims: Iterable[tuple[str, int]]) -> set[str]:
     pairs = list(claims)
+    if not pairs:
+        return set()
     rows = await fetch(
         pool,
-        _HEARTBEAT,
+        statement,
         {"run_ids": [run_id for run_id, _ in pairs], "claim_numbers": [number for _, number in pairs]},
     )
     return {row["run_id"] for row in rows}
