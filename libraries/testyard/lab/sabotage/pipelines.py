@@ -102,7 +102,7 @@ def slot_never_released() -> None:
 @pipeline_defect(
     "concurrent-limit-ignored",
     "runs start while the concurrent limit is reached",
-    *("PIPE-C13", "PIPE-F1", "PIPE-F6"),
+    *("PIPE-C13", "PIPE-F6"),
 )
 def concurrent_limit_ignored() -> None:
     change_sql("AND quota.concurrent_running < quota.concurrent_limit", "")
