@@ -19,13 +19,17 @@ from testyard.lab.pipelines.database import (
     in_transaction,
     open_pool,
 )
+from testyard.lab.pipelines.execution import TemplateExecutor, abandon_run
 from testyard.lab.pipelines.maintenance import STALE_TIMES_TO_RETURN, heal_forever
+from testyard.lab.pipelines.runner import Runner
+from testyard.lab.pipelines.store.clock import PatientClock
 from testyard.lab.servers.fault_proxy import FaultProxy
 
 pytestmark = pytest.mark.anyio
 
 TIMEOUT = timedelta(milliseconds=300)
 STALE = timedelta(milliseconds=400)
+HEARTBEAT_OF = "SELECT heartbeat_at FROM scheduled_pipeline_runs WHERE run_id = %(run_id)s"
 
 
 @asynccontextmanager
@@ -91,6 +95,26 @@ async def test_after_an_absence_of_the_database_others_have_time_to_return(world
     healing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await healing
+
+
+async def test_a_report_that_waits_does_not_hold_up_the_heartbeats_of_others(world: World):
+    await world.customer(concurrent=2)
+    hanging = await world.run(template="hangs")
+    await world.run()
+    executor = TemplateExecutor(abandon_run, PatientClock(world.pool))
+    with psycopg.connect(world.url) as holder:
+        async with Runner(world.pool, executor, "w1", stale_after=STALE) as runner:
+            assert await runner.claim(2) == 2
+            holder.execute("SELECT FROM subscription_quotas FOR UPDATE")
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                while runner.unreported != 1:
+                    await world.states()
+            for _ in range(3):
+                before = await world.rows(HEARTBEAT_OF, run_id=hanging.run_id)
+                async with asyncio.timeout(STALE.total_seconds()):
+                    while await world.rows(HEARTBEAT_OF, run_id=hanging.run_id) == before:
+                        pass
+            holder.rollback()
 
 
 async def test_without_an_absence_healing_waits_for_nothing(world: World):
