@@ -11,6 +11,26 @@ import requests
 from PipelineLibrary.running import RUN_COLUMNS
 
 START = datetime(2026, 3, 2, 1, tzinfo=UTC)
+
+# A row of run_transitions, and a line of a worker's own log.
+ROW = {
+    "run_id": "run-1",
+    "sequence": 1,
+    "from_state": None,
+    "to_state": "SCHEDULED",
+    "at": START,
+    "retry_attempt": 0,
+    "worker_id": None,
+    "not_before": None,
+}
+LINE = {
+    "event": "started",
+    "run_id": "run-1",
+    "retry_attempt": 0,
+    "claim_number": 1,
+    "worker": "w",
+    "monotonic_ns": 5,
+}
 HOUR = timedelta(hours=1)
 
 

@@ -268,11 +268,7 @@ class PipelineKeywords:
         Example:
             | Break The Database Connection | CONNECTIONS_REFUSED |
         """
-        lab = self._world.pipeline_lab()
-        if not lab.breakable:
-            message = "The service does not reach its database through the proxy: start it with breakable=True."
-            raise UserError(message)
-        proxy = lab.proxy
+        proxy = self._world.pipeline_lab().proxy
         self._world.will_undo("the database connection", proxy.heal)
         match fault:
             case NetworkFault.CONNECTIONS_CUT:

@@ -13,7 +13,6 @@ from testyard.core.errors import NotMetError, UserError
 from testyard.core.tables import html_table
 from testyard.pipelines.evidence import executions_in, transitions_in
 from testyard.pipelines.history import COMPLETION_WINDOW, RunState, check_histories, repetitions
-from testyard.pipelines.service import count_by_state
 
 from PipelineLibrary.session import Session
 
@@ -252,7 +251,7 @@ class RunKeywords:
         Example:
             | ${counts} = | Every Run Should End | within=1 minute |
         """
-        counts = count_by_state(self._session.service.wait_until_ended(within, retries_fall_due=retries_fall_due))
+        counts = self._session.service.wait_until_ended(within, retries_fall_due=retries_fall_due)
         logger.info(f"Runs by state: {counts}")
         return counts
 

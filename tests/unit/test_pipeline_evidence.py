@@ -1,32 +1,12 @@
 """What the checker of histories is given: read from rows and from what workers wrote down."""
 
-from datetime import UTC, datetime
-
 import pytest
+from pipeline_library_support import LINE, ROW, START
 from testyard.core.errors import UserError
 from testyard.pipelines.evidence import executions_in, transitions_in
 from testyard.pipelines.history import Execution, RunState, Transition
 
-START = datetime(2026, 3, 2, 1, tzinfo=UTC)
-ROW = {
-    "run_id": "run-1",
-    "sequence": 1,
-    "from_state": None,
-    "to_state": "SCHEDULED",
-    "at": START,
-    "retry_attempt": 0,
-    "worker_id": None,
-    "not_before": None,
-}
 NEXT_ROW = ROW | {"sequence": 2, "from_state": "SCHEDULED", "to_state": "PENDING", "not_before": START}
-LINE = {
-    "event": "started",
-    "run_id": "run-1",
-    "retry_attempt": 0,
-    "claim_number": 1,
-    "worker": "w",
-    "monotonic_ns": 5,
-}
 
 
 def test_rows_are_read_as_transitions():

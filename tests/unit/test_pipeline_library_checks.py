@@ -5,7 +5,7 @@ import hashlib
 from typing import Any
 
 import pytest
-from pipeline_library_support import START
+from pipeline_library_support import LINE, ROW
 from PipelineLibrary import PipelineLibrary
 from robot.api import logger
 from testyard.core.errors import NotMetError, UserError
@@ -89,25 +89,6 @@ def test_the_only_one_is_returned_and_none_or_several_are_told():
 
 
 # ---- histories
-
-ROW = {
-    "run_id": "run-1",
-    "sequence": 1,
-    "from_state": None,
-    "to_state": "SCHEDULED",
-    "at": START,
-    "retry_attempt": 0,
-    "worker_id": None,
-    "not_before": None,
-}
-LINE = {
-    "event": "started",
-    "run_id": "run-1",
-    "retry_attempt": 0,
-    "claim_number": 1,
-    "worker": "w",
-    "monotonic_ns": 5,
-}
 
 
 def history(*states: str) -> list[dict[str, Any]]:

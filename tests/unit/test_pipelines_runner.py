@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pipelines_support import NOON, PATIENCE, World
 from testyard.lab.pipelines import runner as runner_module
+from testyard.lab.pipelines import waiting
 from testyard.lab.pipelines.database import DatabaseUnavailableError
 from testyard.lab.pipelines.execution import (
     ExecutionLog,
@@ -170,7 +171,7 @@ async def test_reports_are_kept_while_the_database_is_away_and_sent_again(
         return await finish(pool, reports)
 
     monkeypatch.setattr(runner_module.outcomes, "finish", unreliable)
-    monkeypatch.setattr(runner_module, "FIRST_RETRY", timedelta(milliseconds=1))
+    monkeypatch.setattr(waiting, "FIRST_RETRY", timedelta(milliseconds=1))
     await world.customer()
     await world.pending("acme", 3)
     async with _runner(world) as runner:

@@ -29,14 +29,19 @@ class LabError(UserError):
     """The lab could not be started or stopped."""
 
 
-def new_directory() -> Path:
-    """Where a child may keep its files: a path that does not exist yet and tells whose it is."""
-    return Path(tempfile.gettempdir()) / f"{DIRECTORY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+def new_directory(place: Path | None = None) -> Path:
+    """Where a child may keep its files: a path that does not exist yet and tells whose it is.
+
+    Args:
+        place: The directory above it; None is the temporary directory.
+    """
+    return (place or Path(tempfile.gettempdir())) / f"{DIRECTORY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
     """A bound, listening TCP socket, so that a free port cannot be taken before its server starts."""
-    listener = socket.socket()
+    # asyncio sends without delay only where the socket says that it is TCP; what is accepted inherits that.
+    listener = socket.socket(proto=socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
@@ -93,11 +98,6 @@ def wait_for_the_end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    close_pipes(process)
-
-
-def close_pipes(process: subprocess.Popen[bytes]) -> None:
-    """Close this process's ends of a child's pipes."""
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe:
             pipe.close()

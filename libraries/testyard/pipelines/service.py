@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
@@ -127,20 +128,29 @@ class PipelineService:
             NotMetError: Another number; tells how many are in each state.
         """
         whose = f"of {customer} " if customer else ""
+        runs: list[dict[str, Any]] = []
+
+        def look() -> dict[str, int]:
+            runs[:] = self.runs(customer)
+            return count_by_state(runs)
+
         wait_until(
-            lambda: count_by_state(self.runs(customer)),
+            look,
             lambda counts: counts.get(state, 0) == count,
             Deadline(within),
             f"{count} runs {whose}to be {state}",
         )
-        return self.runs(customer, state)
+        return [run for run in runs if run["state"] == state]
 
-    def wait_until_ended(self, within: timedelta, *, retries_fall_due: bool = False) -> list[dict[str, Any]]:
+    def wait_until_ended(self, within: timedelta, *, retries_fall_due: bool = False) -> dict[str, int]:
         """Wait until no run is waiting or running.
 
         Args:
             within: Give up after this time.
             retries_fall_due: Whether the test clock is moved when nothing but retries waits.
+
+        Returns:
+            How many runs are in each state.
 
         Raises:
             NotMetError: Some are; tells how many are in each state.
@@ -152,8 +162,7 @@ class PipelineService:
                 self._let_retries_fall_due([run for run in runs if run["state"] not in ENDS])
             return count_by_state(runs)
 
-        wait_until(look, lambda counts: not set(counts) - ENDS, Deadline(within), "every run to end")
-        return self.runs()
+        return wait_until(look, lambda counts: not set(counts) - ENDS, Deadline(within), "every run to end")
 
     def _let_retries_fall_due(self, not_ended: list[dict[str, Any]]) -> None:
         if not_ended and all(run["state"] == RunState.PENDING and run["not_before"] for run in not_ended):
@@ -169,9 +178,10 @@ class PipelineService:
         Raises:
             NotMetError: It is not; tells its state, its retry and its message.
         """
+        found: dict[str, Any] = {}
 
         def present() -> tuple[str, int, str | None]:
-            found = self.run(run)
+            found.update(self.run(run))
             return found["state"], found["retry_attempt"], found["error_message"]
 
         wait_until(
@@ -180,7 +190,7 @@ class PipelineService:
             Deadline(within),
             f"run {run} to be {state}" + ("" if retry_attempt is None else f" at retry {retry_attempt}"),
         )
-        return self.run(run)
+        return found
 
     def check_way(self, run: str, *states: RunState) -> None:
         """Check which states a run has gone through.
@@ -198,7 +208,4 @@ class PipelineService:
 
 def count_by_state(runs: list[dict[str, Any]]) -> dict[str, int]:
     """How many runs are in each state."""
-    counts: dict[str, int] = {}
-    for run in runs:
-        counts[run["state"]] = counts.get(run["state"], 0) + 1
-    return counts
+    return dict(Counter(run["state"] for run in runs))

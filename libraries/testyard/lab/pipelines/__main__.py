@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,10 +19,12 @@ from pydantic import SecretStr
 
 from testyard.core.errors import UserError
 from testyard.core.redact import mask_log_records, secrets_in_use
+from testyard.lab.children import listening_socket
 from testyard.lab.pipelines.app import create_app
 from testyard.lab.pipelines.arguments import add_database, positive, seconds
 from testyard.lab.pipelines.database import DatabaseUnavailableError
 from testyard.lab.pipelines.settings import Settings, read_environment
+from testyard.lab.pipelines.waiting import call_when_input_ends
 
 PROGRAM: Final = "testyard.lab.pipelines"
 GRACEFUL_END: Final = timedelta(seconds=5)
@@ -85,16 +85,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    # asyncio sends without delay only where the socket says that it is TCP, and what is accepted inherits that.
-    listening = socket.socket(proto=socket.IPPROTO_TCP)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen()
+        return listening_socket(host, port)
     except (OSError, OverflowError) as error:
-        listening.close()
         raise UserError(f"cannot listen on port {port} of {host}: {error}") from None
-    return listening
 
 
 async def _serve(settings: Settings, listening: socket.socket, *, end_with_stdin: bool) -> None:
@@ -121,13 +115,8 @@ async def _serve(settings: Settings, listening: socket.socket, *, end_with_stdin
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, end)
 
-    def wait_for_stdin() -> None:
-        while os.read(sys.stdin.fileno(), 4096):
-            pass
-        loop.call_soon_threadsafe(end)
-
     if end_with_stdin:
-        threading.Thread(target=wait_for_stdin, name="parent watch", daemon=True).start()
+        call_when_input_ends(end)
     async with application.router.lifespan_context(application):
         await server.serve([listening])
 

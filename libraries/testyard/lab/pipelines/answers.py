@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel
 
@@ -25,6 +25,7 @@ from testyard.lab.pipelines.records import (
 )
 from testyard.lab.pipelines.states import RunState
 from testyard.lab.pipelines.store.keys import ApiKey
+from testyard.lab.pipelines.store.quotas import DAILY_EXCEEDED, MONTHLY_EXCEEDED
 
 
 class Onboarded(BaseModel):
@@ -61,7 +62,7 @@ class Status(BaseModel):
     @classmethod
     def of(cls, customer_id: str, counts: CustomerCounts) -> Self:
         """The numbers of a customer."""
-        return cls(tenant_id=customer_id, **{each.name: getattr(counts, each.name) for each in fields(counts)})
+        return cls(tenant_id=customer_id, **_values(counts))
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class ShownKey(ApiKey):
     @classmethod
     def of(cls, stored: ApiKey, api_key: str) -> ShownKey:
         """A stored key with its clear text."""
-        return cls(**{each.name: getattr(stored, each.name) for each in fields(stored)}, api_key=api_key)
+        return cls(**_values(stored), api_key=api_key)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class RunWithHistory(Run):
     @classmethod
     def with_transitions(cls, run: Run, transitions: list[Transition]) -> RunWithHistory:
         """A run with its history."""
-        return cls(**{each.name: getattr(run, each.name) for each in fields(run)}, transitions=transitions)
+        return cls(**_values(run), transitions=transitions)
 
 
 class Remaining(BaseModel):
@@ -112,12 +113,9 @@ class Validation(BaseModel):
         concurrent = quota.concurrent_limit - quota.concurrent_running
         errors = []
         if daily <= 0:
-            errors.append(
-                f"Daily pipeline quota exceeded ({quota.daily_limit} pipelines/day). Try again tomorrow."
-            )
+            errors.append(DAILY_EXCEEDED % quota.daily_limit)
         if monthly <= 0:
-            limit = quota.monthly_limit
-            errors.append(f"Monthly pipeline quota exceeded ({limit} pipelines/month). Upgrade your plan.")
+            errors.append(MONTHLY_EXCEEDED % quota.monthly_limit)
         if concurrent <= 0:
             errors.append(concurrent_limit_reached(quota))
         # What was admitted stays so under a lower limit: then less than nothing would be left.
@@ -298,3 +296,8 @@ class Health(BaseModel):
 def pipeline_id_of(run: Run | Work) -> str:
     """``tenant-provider-domain-template`` of a run."""
     return f"{run.customer_id}-{run.provider}-{run.domain}-{run.template_name}"
+
+
+def _values(record: CustomerCounts | ApiKey | Run) -> dict[str, Any]:
+    """What a record is made of, as it is: ``asdict`` would copy what is nested too."""
+    return {each.name: getattr(record, each.name) for each in fields(record)}

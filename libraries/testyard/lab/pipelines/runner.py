@@ -24,15 +24,13 @@ from testyard.lab.pipelines.execution import (
 from testyard.lab.pipelines.records import Failure, Outcome, Work
 from testyard.lab.pipelines.retry import ErrorClass
 from testyard.lab.pipelines.store import claims, outcomes
-from testyard.lab.pipelines.waiting import elapse, happens
+from testyard.lab.pipelines.waiting import Backoff, elapse, happens
 
 _LOGGER = logging.getLogger(__name__)
 
 DEFAULT_STALE_AFTER: Final = timedelta(minutes=5)
 DEFAULT_FLUSH_AFTER: Final = timedelta(milliseconds=50)
 HEARTBEATS_PER_STALE_TIME: Final = 5
-FIRST_RETRY: Final = timedelta(milliseconds=100)
-LONGEST_RETRY: Final = timedelta(seconds=2)
 
 
 class Runner:
@@ -215,7 +213,7 @@ class Runner:
             self._log.write(event, run.run_id, run.claim_number, run.retry_attempt)
 
     async def _report_forever(self) -> None:
-        retry_in = FIRST_RETRY
+        backoff = Backoff()
         while True:
             await self._something_ended.wait()
             await self._wait_for_more()
@@ -224,12 +222,11 @@ class Runner:
                 continue
             try:
                 await self._report(list(self._ended.values()))
-                retry_in = FIRST_RETRY
+                backoff.reset()
             except DATABASE_TROUBLE as trouble:
                 _LOGGER.warning("%s: %d reports wait: %s", self._name, len(self._ended), trouble)
                 self._something_ended.set()
-                await elapse(retry_in)
-                retry_in = min(retry_in * 2, LONGEST_RETRY)
+                await elapse(backoff.next())
 
     async def _wait_for_more(self) -> None:
         """Let the first report wait for others, as long as there can be others."""

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from testyard.lab.pipelines.maintenance import heal_forever
 from testyard.lab.pipelines.runner import Runner
 from testyard.lab.pipelines.store.clock import PatientClock
 from testyard.lab.pipelines.store.queue_signal import RUNS_PENDING
-from testyard.lab.pipelines.waiting import elapse, happens
+from testyard.lab.pipelines.waiting import Backoff, call_when_input_ends, elapse, happens
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -36,8 +34,6 @@ POLL_INTERVAL: Final = timedelta(milliseconds=500)
 """How long a run that no notification announced waits at most: a retry that is due, a slot that was freed."""
 
 LONGEST_END: Final = timedelta(seconds=1)
-FIRST_RETRY: Final = timedelta(milliseconds=100)
-LONGEST_RETRY: Final = timedelta(seconds=2)
 POOL_SIZE: Final = 4
 
 
@@ -121,7 +117,7 @@ class Worker:
             await runner.wait_until_idle(LONGEST_END)
 
     async def _claim_until_stopped(self, runner: Runner) -> None:
-        retry_in = FIRST_RETRY
+        backoff = Backoff()
         while not self._stopping.is_set():
             self._wake.clear()
             wanted = min(self._settings.batch, self._settings.capacity - runner.running)
@@ -130,10 +126,9 @@ class Worker:
                     claimed = await runner.claim(wanted)
                 except DATABASE_TROUBLE as error:
                     _LOGGER.warning("%s: cannot claim: %s", self._settings.name, error)
-                    await happens(self._stopping, retry_in)
-                    retry_in = min(retry_in * 2, LONGEST_RETRY)
+                    await happens(self._stopping, backoff.next())
                     continue
-                retry_in = FIRST_RETRY
+                backoff.reset()
                 if claimed == wanted:
                     continue
             await happens(self._wake, POLL_INTERVAL)
@@ -148,12 +143,12 @@ class Worker:
             timeout=settings.database_timeout,
         )
         is_ready = False
-        retry_in = FIRST_RETRY
+        backoff = Backoff()
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
                     await connection.execute(f"LISTEN {RUNS_PENDING}")
-                    retry_in = FIRST_RETRY
+                    backoff.reset()
                     if not is_ready:
                         sys.stdout.write(f"{READY}\n")
                         sys.stdout.flush()
@@ -164,8 +159,7 @@ class Worker:
             except psycopg.OperationalError as error:
                 reason = str(error).strip().splitlines() or [type(error).__name__]
                 _LOGGER.warning("%s: does not hear of new runs: %s", settings.name, reason[0])
-            await elapse(retry_in)
-            retry_in = min(retry_in * 2, LONGEST_RETRY)
+            await elapse(backoff.next())
 
 
 def _settings(arguments: Sequence[str] | None) -> WorkerSettings:
@@ -202,14 +196,7 @@ async def _work_until_told(settings: WorkerSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
-
-    def wait_for_the_end_of_input() -> None:
-        while os.read(sys.stdin.fileno(), 4096):
-            pass
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(worker.stop)
-
-    threading.Thread(target=wait_for_the_end_of_input, name="standard input", daemon=True).start()
+    call_when_input_ends(worker.stop)
     await worker.work()
 
 

@@ -11,6 +11,7 @@ from typing import Self
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from testyard.core.errors import UserError
+from testyard.lab.children import listening_socket
 
 LOOPBACK = "127.0.0.1"
 
@@ -77,6 +78,6 @@ def loopback_listener(port: int = 0) -> socket.socket:
     Args:
         port: The TCP port; 0 takes a free one.
     """
-    listener = socket.create_server((LOOPBACK, port), backlog=1024)
+    listener = listening_socket(LOOPBACK, port)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener

@@ -33,7 +33,7 @@ from psycopg import sql
 
 from testyard.core.deadline import Deadline, seconds
 from testyard.core.redact import secrets_in_use
-from testyard.lab.children import DIRECTORY_PREFIX, LabError
+from testyard.lab.children import LabError, new_directory
 from testyard.lab.servers.postgresql_launcher import PORT_TAKEN, Plan
 
 HOST = "127.0.0.1"
@@ -281,7 +281,7 @@ class PostgresqlServer:
     def _chosen_directory(self, account: pwd.struct_passwd | None) -> Path:
         directory = self._wanted_directory
         if directory is None:
-            return new_directory(account)
+            return reachable_directory(account)
         if directory.exists():
             message = f"The directory {directory} exists: the lab's PostgreSQL makes its own and removes it."
             raise PostgresqlError(message)
@@ -357,7 +357,7 @@ def _may_enter(account: pwd.struct_passwd, path: Path) -> bool:
     return bool(status.st_mode & 0o001)
 
 
-def new_directory(account: pwd.struct_passwd | None) -> Path:
+def reachable_directory(account: pwd.struct_passwd | None) -> Path:
     """The name of a new directory, in the first temporary directory that the account can reach.
 
     Raises:
@@ -366,7 +366,7 @@ def new_directory(account: pwd.struct_passwd | None) -> Path:
     places = (Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp"))
     for place in places:
         if place.is_dir() and may_reach(account, place):
-            return place / f"{DIRECTORY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+            return new_directory(place)
     message = (
         f"The account {account.pw_name if account else ''} cannot reach any of {', '.join(map(str, places))}."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -41,6 +42,15 @@ class Keeper(Generic[Kept]):
         self.lab: Kept | None = None
         self._waiting: Kept | None = None
 
+    def _hand_out(self, fits: Callable[[Kept], bool], start: Callable[[], Kept]) -> Kept:
+        """Take the lab that waits, or start one when it does not fit or there is none."""
+        lab, self._waiting = self._waiting, None
+        if lab is not None and not fits(lab):
+            lab.stop()
+            lab = None
+        self.lab = lab or start()
+        return self.lab
+
     def take_back(self) -> None:
         """Empty the lab and keep it for the next suite; stop it when it does not answer any more."""
         lab, self.lab = self.lab, None
@@ -74,15 +84,13 @@ class LabKeeper(Keeper[Supervisor]):
         Raises:
             LabError: The port is taken, or a process did not become ready; nothing is left running.
         """
-        lab, self._waiting = self._waiting, None
-        if lab is not None and not lab.serves(port):
-            lab.stop()
-            lab = None
-        if lab is None:
+
+        def start() -> Supervisor:
             lab = Supervisor()
             lab.start_waldurs(port=port, ready_within=within)
-        self.lab = lab
-        return lab
+            return lab
+
+        return self._hand_out(lambda lab: lab.serves(port), start)
 
     def take_back(self) -> None:
         """Also remove what the suite wrote into its directory."""
@@ -121,13 +129,11 @@ class PipelineKeeper(Keeper["PipelineLab"]):
         # Only the suites that need it pay for importing it, or need what it is made of.
         from testyard.lab.supervisor.pipelines import PipelineLab
 
-        lab, self._waiting = self._waiting, None
-        if lab is not None and not lab.lives():
-            lab.stop()
-            lab = None
-        if lab is None:
+        def start() -> PipelineLab:
             lab = PipelineLab(breakable=breakable)
             lab.start(within)
-        self.lab = lab
+            return lab
+
+        lab = self._hand_out(lambda lab: lab.lives(), start)
         lab.make_breakable(breakable, within)
         return lab

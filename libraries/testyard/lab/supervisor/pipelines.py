@@ -26,7 +26,6 @@ from testyard.core.redact import secrets_in_use
 from testyard.lab.children import (
     START_TIMEOUT,
     LabError,
-    close_pipes,
     listening_socket,
     remove_stale_directories,
     wait_for_the_end,
@@ -123,12 +122,7 @@ class PipelineLab:
             self.postgresql.create_database(DATABASE)
             self.mailbox.start()
             self.webhooks.start()
-            self._proxy = FaultProxy(LOOPBACK, self.postgresql.port)
-            self._proxy.start()
-            self._start_service()
-            assert self._service is not None
-            assert self._client is not None
-            wait_until_ready(self._service, SERVICE_NAME, self._ready, deadline, log=self._log_of("service"))
+            self._start_service(deadline)
         except BaseException:
             self.stop()
             raise
@@ -147,10 +141,7 @@ class PipelineLab:
             return
         self.breakable = breakable
         self._end_service()
-        deadline = Deadline(within)
-        self._start_service()
-        assert self._service is not None
-        wait_until_ready(self._service, SERVICE_NAME, self._ready, deadline, log=self._log_of("service"))
+        self._start_service(Deadline(within))
 
     def _end_service(self) -> None:
         if self._service is not None:
@@ -159,7 +150,10 @@ class PipelineLab:
             self._client.close()
         self._service = self._client = None
 
-    def _start_service(self) -> None:
+    def _start_service(self, deadline: Deadline) -> None:
+        if self.breakable and self._proxy is None:
+            self._proxy = FaultProxy(LOOPBACK, self.postgresql.port)
+            self._proxy.start()
         with listening_socket(LOOPBACK, 0) as listener:
             self._client = JsonClient(
                 f"http://{LOOPBACK}:{listener.getsockname()[1]}",
@@ -175,6 +169,7 @@ class PipelineLab:
                 descriptors=(listener.fileno(),),
                 variables={"PIPELINES_SMTP_URL": self.mailbox.url},
             )
+        wait_until_ready(self._service, SERVICE_NAME, self._ready, deadline, log=self._log_of("service"))
 
     def _ready(self) -> None:
         try:
@@ -216,9 +211,13 @@ class PipelineLab:
 
     @property
     def proxy(self) -> FaultProxy:
-        """Between the service and PostgreSQL."""
-        if self._proxy is None:
-            message = "The pipeline service of the lab is not running."
+        """Between the service and PostgreSQL.
+
+        Raises:
+            LabError: The service does not reach PostgreSQL through it.
+        """
+        if self._proxy is None or not self.breakable:
+            message = "The service does not reach its database through the proxy: start it with breakable=True."
             raise LabError(message)
         return self._proxy
 
@@ -261,8 +260,7 @@ class PipelineLab:
         """Kill a worker with SIGKILL, as a crash would; returns its process id."""
         worker = self._take(name)
         worker.process.kill()
-        worker.process.wait()
-        close_pipes(worker.process)
+        wait_for_the_end(worker.process)
         return worker.process.pid
 
     def stop_worker(self, name: str) -> None:
@@ -288,7 +286,8 @@ class PipelineLab:
             UserError: Something does not answer any more.
         """
         self._end_workers()
-        self.proxy.heal()
+        if self._proxy is not None:
+            self._proxy.heal()
         self.mailbox.clear()
         self.webhooks.clear()
         for file in self.executions():
@@ -313,8 +312,8 @@ class PipelineLab:
         self._proxy = None
 
     def _end_workers(self) -> None:
-        for name in list(self.workers):
-            self.stop_worker(name)
+        _end(*(worker.process for worker in self.workers.values()))
+        self.workers.clear()
 
     def _take(self, name: str) -> PipelineWorker:
         if name not in self.workers:
@@ -368,7 +367,10 @@ def _said_ready(process: subprocess.Popen[bytes]) -> None:
         raise UnreachableError(message)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.stdin:
-        process.stdin.close()
-    wait_for_the_end(process)
+def _end(*processes: subprocess.Popen[bytes]) -> None:
+    """Tell all of them before waiting for the first."""
+    for process in processes:
+        if process.stdin:
+            process.stdin.close()
+    for process in processes:
+        wait_for_the_end(process)

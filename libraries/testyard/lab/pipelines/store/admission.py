@@ -115,18 +115,22 @@ _ADMIT = """
     SET state = CASE WHEN is_granted THEN 'PENDING' ELSE 'SKIPPED' END,
         reservation_date = CASE WHEN is_granted THEN usage_date END,
         error_message = CASE WHEN is_granted THEN NULL WHEN place > free_today
-            THEN format('Daily pipeline quota exceeded (%%s pipelines/day). Try again tomorrow.', daily_limit)
-            ELSE format('Monthly pipeline quota exceeded (%%s pipelines/month). Upgrade your plan.', monthly_limit)
+            THEN format('{daily_exceeded}', daily_limit)
+            ELSE format('{monthly_exceeded}', monthly_limit)
             END,
         ended_at = CASE WHEN is_granted THEN NULL ELSE (SELECT service_now()) END,
         updated_at = (SELECT service_now())
     FROM ranked WHERE run.run_id = ranked.run_id
     RETURNING run.run_id"""
 
-_ADMIT_ALL = _ADMIT.format(only="")
-_ADMIT_RUN = _ADMIT.format(only="AND run_id = %(run_id)s")
+_SENTENCES = {
+    "daily_exceeded": quotas.DAILY_EXCEEDED.replace("%", "%%"),
+    "monthly_exceeded": quotas.MONTHLY_EXCEEDED.replace("%", "%%"),
+}
+_ADMIT_ALL = _ADMIT.format(only="", **_SENTENCES)
+_ADMIT_RUN = _ADMIT.format(only="AND run_id = %(run_id)s", **_SENTENCES)
 # Quotas are a customer's own: admissions of different customers are independent.
-_ADMIT_LANE = _ADMIT.format(only="AND abs(hashtext(customer_id) %% %(lanes)s) = %(lane)s")
+_ADMIT_LANE = _ADMIT.format(only="AND abs(hashtext(customer_id) %% %(lanes)s) = %(lane)s", **_SENTENCES)
 
 # Only then the entries of runs that were decided before are taken out of the way.
 _READ_IN_ORDER_OF_THE_INDEX = "SET LOCAL enable_bitmapscan = off"

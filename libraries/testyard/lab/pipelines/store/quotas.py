@@ -5,9 +5,14 @@ Source: issue 4 (quota decisions), contract page "pipelines", 1.4.
 
 from __future__ import annotations
 
+from typing import Final
+
 from testyard.lab.pipelines.database import LOCK_DAY, Connection, Pool, fetch, fetch_within_day, in_transaction
 from testyard.lab.pipelines.plans import Limits
 from testyard.lab.pipelines.records import Drift, Quota
+
+DAILY_EXCEEDED: Final = "Daily pipeline quota exceeded (%s pipelines/day). Try again tomorrow."
+MONTHLY_EXCEEDED: Final = "Monthly pipeline quota exceeded (%s pipelines/month). Upgrade your plan."
 
 _COLUMNS = """customer_id, usage_date, pipelines_run_today, pipelines_run_month, concurrent_running,
     daily_limit, monthly_limit, concurrent_limit, reserved_today, reserved_month"""
