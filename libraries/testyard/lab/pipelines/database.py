@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import select
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, errors
@@ -17,9 +19,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
+from testyard.lab.pipelines.waiting import Backoff, elapse
+
 Value = TypeVar("Value")
-Connection: TypeAlias = AsyncConnection[DictRow]
-Pool: TypeAlias = AsyncConnectionPool[Connection]
 Parameters: TypeAlias = Mapping[str, Any]
 
 DEFAULT_TIMEOUT: Final = timedelta(seconds=5)
@@ -30,10 +32,55 @@ TIMEOUTS_PER_TRANSACTION: Final = 2
 MAXIMUM_ATTEMPTS: Final = 3
 """How often a transaction is tried that lost against another one (deadlock, serialisation failure)."""
 
+TRUSTED_AFTER_USE: Final = timedelta(seconds=1)
+"""How long a connection that answered needs no question whether it still does, unless it was closed."""
+
+CONNECTS_AGAIN_WITHIN: Final = timedelta(seconds=1)
+"""How long a connection is tried again at once: the pool itself waits a whole second before its first repetition."""
+
 # Any number, the same in every process: held shared by whoever touches quotas, exclusively by who opens a day.
 DAY_LOCK: Final = 7_319_002
 LOCK_DAY_SHARED: Final = f"SELECT pg_advisory_xact_lock_shared({DAY_LOCK})"
 LOCK_DAY: Final = f"SELECT pg_advisory_xact_lock({DAY_LOCK})"
+
+
+class Connection(AsyncConnection[DictRow]):
+    """A connection that knows when it last answered, and that is made soon after the database is back."""
+
+    answered_at: float = -math.inf
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **settings: Any) -> Self:
+        """Connect, and try again for a short while.
+
+        Args:
+            conninfo: Where to.
+            settings: As psycopg takes them.
+
+        Raises:
+            psycopg.OperationalError: The database is away.
+        """
+        backoff = Backoff()
+        ends_at = time.monotonic() + CONNECTS_AGAIN_WITHIN.total_seconds()
+        while True:
+            try:
+                return await super().connect(conninfo, **settings)
+            except psycopg.OperationalError:
+                wait = backoff.next()
+                if time.monotonic() + wait.total_seconds() > ends_at:
+                    raise
+            await elapse(wait)
+
+    def may_have_ended(self) -> bool:
+        """Whether it has not answered for a while, or there is something to read that nobody asked for."""
+        if time.monotonic() - self.answered_at > TRUSTED_AFTER_USE.total_seconds():
+            return True
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+
+Pool: TypeAlias = AsyncConnectionPool[Connection]
 
 
 class DatabaseUnavailableError(Exception):
@@ -90,12 +137,14 @@ def open_pool(
     """
 
     async def check(connection: Connection) -> None:
+        if not connection.may_have_ended():
+            return
         with broken_when_silent(connection, timeout):
             await AsyncConnectionPool.check_connection(connection)
 
     return AsyncConnectionPool(
         session_url(url, test_clock=test_clock, application_name=application_name, timeout=timeout),
-        connection_class=AsyncConnection[DictRow],
+        connection_class=Connection,
         kwargs={"autocommit": True, "row_factory": dict_row},
         min_size=1,
         max_size=size,
@@ -136,6 +185,7 @@ async def _connection_of(pool: Pool) -> AsyncIterator[Connection]:
     async with pool.connection() as connection:
         with broken_when_silent(connection, timedelta(seconds=pool.timeout) * TIMEOUTS_PER_TRANSACTION):
             yield connection
+        connection.answered_at = time.monotonic()
 
 
 @contextmanager
@@ -159,9 +209,11 @@ def _not_losing_a_cancellation() -> Iterator[None]:
     """
     task = asyncio.current_task()
     before = 0 if task is None else task.cancelling()
-    yield
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
+    try:
+        yield
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 async def _again_after_conflicts(attempt: Callable[[], Awaitable[Value]]) -> Value:

@@ -27,8 +27,8 @@ class Service:
     runner: Runner
 
 
-def service_of(request: Request) -> Service:
-    """The service that answers a request."""
+async def service_of(request: Request) -> Service:
+    """The service that answers a request; asynchronous, as FastAPI hands everything else to a thread."""
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
