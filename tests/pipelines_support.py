@@ -159,7 +159,7 @@ class World:
 
     async def claim(self, count: int = 1, worker: str = "w1") -> list[Work]:
         """Claim runs."""
-        return await claims.claim(self.pool, worker, count)
+        return await claims.claim(self.pool, worker, count, claims.new_claim_id())
 
     async def claim_one(self, worker: str = "w1") -> Work:
         """Claim the run there is."""

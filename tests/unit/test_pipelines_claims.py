@@ -143,7 +143,7 @@ async def test_completed_rows_cost_a_claim_nothing(world: World):
     await world.execute("ALTER TABLE scheduled_pipeline_runs ENABLE TRIGGER USER")
     await world.execute("ANALYZE scheduled_pipeline_runs")
     statement = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + claims.CLAIM
-    rows = await world.rows(statement, worker="w1", count=5)
+    rows = await world.rows(statement, worker="w1", count=5, claim_id="c1")
     plan = rows[0]["QUERY PLAN"][0]["Plan"]
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 400
     assert "scheduled_pipeline_runs_queue" in str(plan)

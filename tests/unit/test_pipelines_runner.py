@@ -21,7 +21,7 @@ from testyard.lab.pipelines.execution import (
 from testyard.lab.pipelines.records import Outcome, Work
 from testyard.lab.pipelines.retry import ErrorClass
 from testyard.lab.pipelines.runner import Runner
-from testyard.lab.pipelines.store import outcomes
+from testyard.lab.pipelines.store import claims, outcomes
 from testyard.lab.pipelines.store.clock import PatientClock
 
 pytestmark = pytest.mark.anyio
@@ -181,6 +181,56 @@ async def test_reports_are_kept_while_the_database_is_away_and_sent_again(
         assert await runner.wait_until_idle(PATIENCE)
     assert failures == 0
     assert await world.states() == {"COMPLETED": 3}
+
+
+async def test_a_claim_whose_answer_is_lost_is_taken_up(world: World, monkeypatch: pytest.MonkeyPatch):
+    claim = claims.claim
+
+    async def unanswered(*arguments: Any) -> list[Work]:
+        await claim(*arguments)
+        raise DatabaseUnavailableError("away")
+
+    await world.customer()
+    await world.pending("acme", 3)
+    async with _runner(world) as runner:
+        monkeypatch.setattr(runner_module.claims, "claim", unanswered)
+        with pytest.raises(DatabaseUnavailableError):
+            await runner.claim(2)
+        monkeypatch.setattr(runner_module.claims, "claim", claim)
+        assert await world.states() == {"RUNNING": 2, "PENDING": 1}
+        assert runner.running == 0
+        assert await runner.claim(2) == 2, "two slots were free: what was taken already comes first"
+        assert await runner.claim(2) == 1
+        assert await runner.wait_until_idle(PATIENCE)
+    assert await world.states() == {"COMPLETED": 3}
+    claimed = await world.rows("SELECT FROM run_transitions WHERE to_state = 'RUNNING'")
+    assert len(claimed) == 3, "none was claimed twice"
+
+
+async def test_what_was_healed_meanwhile_is_not_taken_up(world: World, monkeypatch: pytest.MonkeyPatch):
+    claim, taken_by = claims.claim, claims.taken_by
+
+    async def unanswered(*arguments: Any) -> list[Work]:
+        await claim(*arguments)
+        raise DatabaseUnavailableError("away")
+
+    async def away(*_: Any) -> list[Work]:
+        raise DatabaseUnavailableError("still away")
+
+    await world.customer()
+    run = await world.run()
+    async with _runner(world) as runner:
+        monkeypatch.setattr(runner_module.claims, "claim", unanswered)
+        monkeypatch.setattr(runner_module.claims, "taken_by", away)
+        for _ in range(2):
+            with pytest.raises(DatabaseUnavailableError):
+                await runner.claim(1)
+        monkeypatch.setattr(runner_module.claims, "claim", claim)
+        monkeypatch.setattr(runner_module.claims, "taken_by", taken_by)
+        await world.silence(run)
+        assert await outcomes.heal(world.pool, timedelta(seconds=1)) == 1
+        assert await runner.claim(1) == 0
+        assert runner.running == 0
 
 
 async def test_a_runner_that_cannot_send_heartbeats_gives_its_runs_up(

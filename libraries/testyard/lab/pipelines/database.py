@@ -28,7 +28,10 @@ DEFAULT_TIMEOUT: Final = timedelta(seconds=5)
 """How long a statement, or a connection, may take."""
 
 IDLE_IN_TRANSACTION_TIMEOUT: Final = timedelta(seconds=15)
+TIMEOUTS_PER_STATEMENT: Final = 1.25
 TIMEOUTS_PER_TRANSACTION: Final = 2
+"""How long a connection is waited for that says nothing, not even that the server has cancelled a statement."""
+
 MAXIMUM_ATTEMPTS: Final = 3
 """How often a transaction is tried that lost against another one (deadlock, serialisation failure)."""
 
@@ -36,7 +39,7 @@ TRUSTED_AFTER_USE: Final = timedelta(seconds=1)
 """How long a connection that answered needs no question whether it still does, unless it was closed."""
 
 CONNECTS_AGAIN_WITHIN: Final = timedelta(seconds=1)
-"""How long a connection is tried again at once: the pool itself waits a whole second before its first repetition."""
+"""How long connecting is tried again at once: the pool itself waits a whole second before its first repetition."""
 
 # Any number, the same in every process: held shared by whoever touches quotas, exclusively by who opens a day.
 DAY_LOCK: Final = 7_319_002
@@ -80,7 +83,37 @@ class Connection(AsyncConnection[DictRow]):
         return bool(poll.poll(0))
 
 
-Pool: TypeAlias = AsyncConnectionPool[Connection]
+class Pool(AsyncConnectionPool[Connection]):
+    """Connections that are checked when they are handed out.
+
+    The pool's own ``check`` waits a second after the first connection that has ended, although the database may be
+    back already.
+    """
+
+    async def getconn(self, timeout: float | None = None) -> Connection:
+        """A connection that answers.
+
+        Args:
+            timeout: Seconds; None is the pool's own.
+
+        Raises:
+            psycopg_pool.PoolTimeout: There was none in that time.
+        """
+        given = self.timeout if timeout is None else timeout
+        ends_at = time.monotonic() + given
+        while True:
+            connection = await super().getconn(ends_at - time.monotonic())
+            try:
+                if connection.may_have_ended():
+                    with broken_when_silent(connection, timedelta(seconds=given)):
+                        await self.check_connection(connection)
+            except psycopg.Error:
+                await self.putconn(connection)
+            except BaseException:
+                await self.putconn(connection)
+                raise
+            else:
+                return connection
 
 
 class DatabaseUnavailableError(Exception):
@@ -136,13 +169,7 @@ def open_pool(
         ...     runs = await find(pool)
     """
 
-    async def check(connection: Connection) -> None:
-        if not connection.may_have_ended():
-            return
-        with broken_when_silent(connection, timeout):
-            await AsyncConnectionPool.check_connection(connection)
-
-    return AsyncConnectionPool(
+    return Pool(
         session_url(url, test_clock=test_clock, application_name=application_name, timeout=timeout),
         connection_class=Connection,
         kwargs={"autocommit": True, "row_factory": dict_row},
@@ -151,7 +178,6 @@ def open_pool(
         timeout=timeout.total_seconds(),
         # Short, so that a database that is back is noticed soon; the pool starts over with the next checkout.
         reconnect_timeout=timeout.total_seconds() / 2,
-        check=check,
         name=application_name,
         open=False,
     )
@@ -181,9 +207,9 @@ def broken_when_silent(connection: Connection, within: timedelta) -> Iterator[No
 
 
 @asynccontextmanager
-async def _connection_of(pool: Pool) -> AsyncIterator[Connection]:
+async def _connection_of(pool: Pool, timeouts: float = TIMEOUTS_PER_TRANSACTION) -> AsyncIterator[Connection]:
     async with pool.connection() as connection:
-        with broken_when_silent(connection, timedelta(seconds=pool.timeout) * TIMEOUTS_PER_TRANSACTION):
+        with broken_when_silent(connection, timedelta(seconds=pool.timeout) * timeouts):
             yield connection
         connection.answered_at = time.monotonic()
 
@@ -265,7 +291,7 @@ async def fetch(pool: Pool, statement: str, parameters: Parameters | None = None
     """
 
     async def attempt() -> list[DictRow]:
-        async with _connection_of(pool) as connection:
+        async with _connection_of(pool, TIMEOUTS_PER_STATEMENT) as connection:
             return await (await connection.execute(statement, parameters)).fetchall()
 
     return await _again_after_conflicts(attempt)

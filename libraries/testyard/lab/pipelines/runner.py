@@ -76,6 +76,7 @@ class Runner:
         self._running: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._ended: dict[tuple[str, int], Outcome] = {}
         self._taken_away: set[tuple[str, int]] = set()
+        self._unanswered: list[str] = []
         self._something_ended = asyncio.Event()
         self._queue_goes_on = False
         self._idle = asyncio.Event()
@@ -129,11 +130,10 @@ class Runner:
             How many there were.
 
         Raises:
-            DatabaseUnavailableError: The database is away. Runs it may have claimed nevertheless are healed later.
+            DatabaseUnavailableError: The database is away. Runs it may have claimed nevertheless are started by
+                the next call, or healed later.
         """
-        claimed = await claims.claim(self._pool, self._name, count)
-        for work in claimed:
-            self._start(work)
+        claimed = await self._claim(count)
         self._queue_goes_on = len(claimed) == count
         if not self._queue_goes_on:
             # What waits for others to be reported with waits in vain; or its slots are what the queue waits for.
@@ -149,10 +149,37 @@ class Runner:
         Raises:
             DatabaseUnavailableError: The database is away.
         """
-        claimed = await claims.claim(self._pool, self._name, 1)
+        claimed = await self._claim(1)
+        return claimed[0] if claimed else None
+
+    async def _claim(self, count: int) -> list[Work]:
+        taken = await self._take_up_unanswered()
+        if len(taken) >= count:
+            return taken
+        claim_id = claims.new_claim_id()
+        try:
+            claimed = await claims.claim(self._pool, self._name, count - len(taken), claim_id)
+        except DATABASE_TROUBLE:
+            self._unanswered.append(claim_id)
+            raise
         for work in claimed:
             self._start(work)
-        return claimed[0] if claimed else None
+        return taken + claimed
+
+    async def _take_up_unanswered(self) -> list[Work]:
+        """Start what was claimed although nobody heard of it: the answer got lost, not the claim."""
+        if not self._unanswered:
+            return []
+        asked, self._unanswered = self._unanswered, []
+        try:
+            taken = await claims.taken_by(self._pool, self._name, asked)
+        except DATABASE_TROUBLE:
+            self._unanswered += asked
+            raise
+        for work in taken:
+            _LOGGER.warning("%s: takes up run %s, whose claim had no answer", self._name, work.run_id)
+            self._start(work)
+        return taken
 
     async def wait_until_idle(self, within: timedelta) -> bool:
         """Wait until no run is being executed and all are reported.

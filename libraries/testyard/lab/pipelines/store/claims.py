@@ -5,18 +5,28 @@ Source: issue 4 (queue decisions), contract page "pipelines", 1.5 and 1.7 (3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Sequence
+
+from psycopg.rows import DictRow
 
 from testyard.lab.pipelines.database import Pool, fetch, fetch_within_day
 from testyard.lab.pipelines.records import Work
 
+_WORK = """run.run_id, run.claim_number, run.customer_id, run.config_id, run.provider, run.domain,
+    run.template_name, run.parameters, run.priority, run.queue_position, run.scheduled_time, run.retry_attempt,
+    run.worker_id, run.pipeline_logging_id, run.updated_at AS claimed_at"""
+
+# Tells of each run by which claim it was taken.
+_LOGGING_ID = "md5({claim_id} || run.run_id)::uuid::text"
+
 # Locks are taken in one order everywhere: runs, then quotas by customer and day, then configurations.
-_CLAIM = """
+_CLAIM = f"""
     WITH candidates AS MATERIALIZED (
         SELECT run.run_id, run.customer_id, run.priority, run.queue_position
         FROM scheduled_pipeline_runs AS run
         JOIN subscription_quotas AS quota ON quota.customer_id = run.customer_id AND quota.is_current
-        WHERE run.state = 'PENDING' {only}
+        WHERE run.state = 'PENDING' {{only}}
             AND (run.not_before IS NULL OR run.not_before <= (SELECT service_now()))
             AND quota.concurrent_running < quota.concurrent_limit
         ORDER BY run.priority DESC, run.queue_position
@@ -42,14 +52,18 @@ _CLAIM = """
     UPDATE scheduled_pipeline_runs AS run SET state = 'RUNNING', claim_number = run.claim_number + 1,
         worker_id = %(worker)s, heartbeat_at = clock_timestamp(),
         started_at = coalesce(run.started_at, (SELECT service_now())), updated_at = (SELECT service_now()),
-        pipeline_logging_id = gen_random_uuid()::text
+        pipeline_logging_id = {_LOGGING_ID.format(claim_id="%(claim_id)s")}
     FROM granted WHERE run.run_id = granted.run_id
-    RETURNING run.run_id, run.claim_number, run.customer_id, run.config_id, run.provider, run.domain,
-        run.template_name, run.parameters, run.priority, run.queue_position, run.scheduled_time, run.retry_attempt,
-        run.worker_id, run.pipeline_logging_id, run.updated_at AS claimed_at"""
+    RETURNING {_WORK}"""
 
 CLAIM = _CLAIM.format(only="")
 _CLAIM_RUN = _CLAIM.format(only="AND run.run_id = %(run_id)s")
+
+_TAKEN_BY = f"""
+    SELECT {_WORK} FROM scheduled_pipeline_runs AS run
+    WHERE run.state = 'RUNNING' AND run.worker_id = %(worker)s AND run.pipeline_logging_id IN (
+        SELECT {_LOGGING_ID.format(claim_id="claim_id")} FROM unnest(%(claim_ids)s::text[]) AS claim_id
+    )"""
 
 # In the order of finish(), for which it may have to wait.
 _HEARTBEAT = """
@@ -67,7 +81,12 @@ HEARTBEAT = _HEARTBEAT.format(locked="")
 _HEARTBEAT_OF_ENDED = _HEARTBEAT.format(locked="SKIP LOCKED")
 
 
-async def claim(pool: Pool, worker: str, count: int) -> list[Work]:
+def new_claim_id() -> str:
+    """What a claim is known by, also when its answer gets lost."""
+    return str(uuid.uuid4())
+
+
+async def claim(pool: Pool, worker: str, count: int, claim_id: str) -> list[Work]:
     """Take pending runs, highest priority first, first in first out inside one, as far as slots are free.
 
     One statement does all of it: no two workers get one run, and no customer has more runs than its concurrent
@@ -77,14 +96,30 @@ async def claim(pool: Pool, worker: str, count: int) -> list[Work]:
         pool: The service's connections.
         worker: Who takes them.
         count: How many at most.
+        claim_id: What this claim is known by.
 
     Returns:
         The runs, which are RUNNING now, in the order to start them.
+
+    Raises:
+        DatabaseUnavailableError: The database is away; ``taken_by`` tells later whether the claim took anything.
     """
-    rows = await fetch_within_day(pool, CLAIM, {"worker": worker, "count": count})
-    # What an UPDATE returns has no order.
-    rows.sort(key=lambda row: (-row["priority"], row["queue_position"]))
-    return [_work(row) for row in rows]
+    parameters = {"worker": worker, "count": count, "claim_id": claim_id}
+    return _in_order(await fetch_within_day(pool, CLAIM, parameters))
+
+
+async def taken_by(pool: Pool, worker: str, claim_ids: Sequence[str]) -> list[Work]:
+    """The runs that some claims have taken and that nobody has ended or healed since.
+
+    Args:
+        pool: The service's connections.
+        worker: Who claimed.
+        claim_ids: The claims whose answers got lost.
+
+    Returns:
+        The runs, which are RUNNING, in the order to start them.
+    """
+    return _in_order(await fetch(pool, _TAKEN_BY, {"worker": worker, "claim_ids": list(claim_ids)}))
 
 
 async def claim_run(pool: Pool, worker: str, run_id: str) -> Work | None:
@@ -98,8 +133,9 @@ async def claim_run(pool: Pool, worker: str, run_id: str) -> Work | None:
     Returns:
         The run; None when it is not pending, not due yet, or its customer's slots are taken.
     """
-    rows = await fetch_within_day(pool, _CLAIM_RUN, {"worker": worker, "count": 1, "run_id": run_id})
-    return _work(rows[0]) if rows else None
+    parameters = {"worker": worker, "count": 1, "run_id": run_id, "claim_id": new_claim_id()}
+    works = _in_order(await fetch_within_day(pool, _CLAIM_RUN, parameters))
+    return works[0] if works else None
 
 
 async def heartbeat(pool: Pool, claims: Iterable[tuple[str, int]]) -> set[str]:
@@ -137,5 +173,7 @@ async def _heartbeat(pool: Pool, statement: str, claims: Iterable[tuple[str, int
     return {row["run_id"] for row in rows}
 
 
-def _work(row: dict[str, object]) -> Work:
-    return Work(**{name: value for name, value in row.items() if name != "queue_position"})  # type: ignore[arg-type]
+def _in_order(rows: list[DictRow]) -> list[Work]:
+    # What an UPDATE returns has no order.
+    rows.sort(key=lambda row: (-row["priority"], row["queue_position"]))
+    return [Work(**{name: value for name, value in row.items() if name != "queue_position"}) for row in rows]
