@@ -103,17 +103,17 @@ def test_a_wait_returns_the_first_accepted_value_without_a_pause(clock):
 
 
 def test_a_wait_probes_until_the_value_is_accepted(clock):
-    values = iter(["dark", "dim", "light", "never read"])
+    values = iter(["dark"] * 6 + ["light", "never read"])
     wait_until(lambda: next(values), "light".__eq__, Deadline(timedelta(seconds=5)), "light")
-    assert clock.jumps == [0.05, 0.05]
+    assert clock.jumps == [0.005, 0.01, 0.02, 0.04, 0.05, 0.05]
     assert next(values) == "never read"
 
 
 def test_a_wait_pauses_for_the_given_interval(clock):
-    values = iter([1, 2, 3])
-    interval = timedelta(milliseconds=10)
-    wait_until(lambda: next(values), (3).__eq__, Deadline(timedelta(seconds=5)), "3", interval=interval)
-    assert clock.jumps == [0.01, 0.01]
+    values = iter([1, 2, 3, 4])
+    interval = timedelta(milliseconds=8)
+    wait_until(lambda: next(values), (4).__eq__, Deadline(timedelta(seconds=5)), "4", interval=interval)
+    assert clock.jumps == [0.005, 0.008, 0.008]
 
 
 def test_a_failed_wait_names_what_it_waited_for_the_last_value_and_how_long(clock):

@@ -14,6 +14,8 @@ Value = TypeVar("Value")
 
 # Short enough that Robot Framework's own timeouts can interrupt a wait promptly.
 POLL_INTERVAL = timedelta(milliseconds=50)
+# What is waited for has often happened by the second probe; each pause is twice as long as the one before.
+FIRST_PAUSE = timedelta(milliseconds=5)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def wait_until(
         accepts: Says whether a value is the one waited for.
         deadline: Gives up after this.
         what: What is waited for, for the message.
-        interval: Pause between two probes.
+        interval: Pause between two probes, at most: the first ones are shorter.
 
     Returns:
         The accepted value.
@@ -80,6 +82,7 @@ def wait_until(
     Raises:
         NotMetError: No accepted value in time; names what was waited for, the last value and how long.
     """
+    pause = min(FIRST_PAUSE, interval)
     while True:
         value = probe()
         if accepts(value):
@@ -87,7 +90,8 @@ def wait_until(
         if deadline.expired:
             message = f"Waited {seconds(deadline.elapsed)} for {what}; the last value was {value!r}."
             raise NotMetError(message)
-        deadline.pause(interval)
+        deadline.pause(pause)
+        pause = min(2 * pause, interval)
 
 
 def never_within(

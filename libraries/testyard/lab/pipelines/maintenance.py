@@ -46,12 +46,14 @@ async def heal_forever(pool: Pool, stale_after: timedelta) -> None:
         nonlocal heals_from
         asked_at = time.monotonic()
         try:
-            await admission.admit(pool)
+            left = await outcomes.left(pool, stale_after)
         finally:
             answered_at = time.monotonic()
             if answered_at - asked_at > (stale_after * AWAY_PER_STALE_TIME).total_seconds():
                 heals_from = answered_at + (stale_after * STALE_TIMES_TO_RETURN).total_seconds()
-        if answered_at < heals_from:
+        if left.undecided:
+            await admission.admit(pool)
+        if not left.stale or answered_at < heals_from:
             return
         healed = await outcomes.heal(pool, stale_after)
         if healed:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from testyard.lab.pipelines.database import (
@@ -14,6 +15,7 @@ from testyard.lab.pipelines.database import (
     Connection,
     Parameters,
     Pool,
+    fetch,
     fetch_within_day,
     in_transaction,
 )
@@ -105,12 +107,17 @@ _RETRY = """
 
 # While the database was away nobody could send a heartbeat: its own start counts as one of everybody, and all have
 # as long again to notice that it is back.
-_STALE = """
+_IS_STALE = """state = 'RUNNING' AND heartbeat_at < clock_timestamp() - %(stale_after)s
+        AND pg_postmaster_start_time() < clock_timestamp() - 2 * %(stale_after)s"""
+
+_STALE = f"""
     SELECT run_id, claim_number, retry_attempt, clock_timestamp() - heartbeat_at AS silent_for
-    FROM scheduled_pipeline_runs
-    WHERE state = 'RUNNING' AND heartbeat_at < clock_timestamp() - %(stale_after)s
-        AND pg_postmaster_start_time() < clock_timestamp() - 2 * %(stale_after)s
+    FROM scheduled_pipeline_runs WHERE {_IS_STALE}
     ORDER BY run_id LIMIT %(count)s FOR UPDATE SKIP LOCKED"""
+
+_LEFT = f"""
+    SELECT EXISTS (SELECT FROM scheduled_pipeline_runs WHERE state = 'SCHEDULED') AS undecided,
+        EXISTS (SELECT FROM scheduled_pipeline_runs WHERE {_IS_STALE}) AS stale"""
 
 
 async def finish(pool: Pool, outcomes: Sequence[Outcome]) -> set[str]:
@@ -137,6 +144,32 @@ async def finish(pool: Pool, outcomes: Sequence[Outcome]) -> set[str]:
         return await _finish_and_retry(connection, outcomes)
 
     return await in_transaction(pool, work)
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What somebody who died may have left.
+
+    Attributes:
+        undecided: Whether runs are SCHEDULED: made, and not yet decided about.
+        stale: Whether runs have no heartbeat any more.
+    """
+
+    undecided: bool
+    stale: bool
+
+
+async def left(pool: Pool, stale_after: timedelta) -> Left:
+    """Ask whether there is anything to decide about, or to heal; it costs one short statement and no lock.
+
+    Args:
+        pool: The service's connections.
+        stale_after: As ``heal`` takes it.
+
+    Returns:
+        The answer.
+    """
+    return Left(**(await fetch(pool, _LEFT, {"stale_after": stale_after}))[0])
 
 
 async def heal(pool: Pool, stale_after: timedelta) -> int:
