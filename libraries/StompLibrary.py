@@ -181,36 +181,42 @@ class StompLibrary(MaskingListener):
         self._channels.clear()
 
     @keyword(tags=["Assertion", "Wait"])
-    def channel_should_be_connected(self, name: str, *, within: timedelta | None = None) -> None:
-        """Wait until a channel is connected.
+    def channel_should_be_connected(self, name: str, *, within: timedelta | None = None) -> int:
+        """Wait until a channel is connected, and nothing is left of a connection that it had before.
 
         Args:
             name: The channel.
             within: Give up after this time; `Set Event Timeout` says the default.
 
+        Returns:
+            The number of the connection, for `Channel Should Be Disconnected`.
+
         Raises:
             NotMetError: It is not connected in time.
 
         Example:
-            | Channel Should Be Connected | source |
+            | ${connection} = | Channel Should Be Connected | source |
         """
-        self._channel(name).wait_until_connected(self._deadline(within))
+        return self._channel(name).wait_until_connected(self._deadline(within))
 
     @keyword(tags=["Assertion", "Wait"])
-    def channel_should_be_disconnected(self, name: str, *, within: timedelta | None = None) -> None:
-        """Wait until a channel has noticed that its connection is gone.
+    def channel_should_be_disconnected(
+        self, name: str, connection: int | None = None, *, within: timedelta | None = None
+    ) -> None:
+        """Wait until a channel has noticed that its connection is gone, even if it has another one by now.
 
         Args:
             name: The channel.
+            connection: Its number, from `Channel Should Be Connected`; the present one when not given.
             within: Give up after this time; `Set Event Timeout` says the default.
 
         Raises:
             NotMetError: It is still connected.
 
         Example:
-            | Channel Should Be Disconnected | source | within=5s |
+            | Channel Should Be Disconnected | source | ${connection} | within=5s |
         """
-        self._channel(name).wait_until_connected(self._deadline(within), connected=False)
+        self._channel(name).wait_until_disconnected(self._deadline(within), connection)
 
     @keyword(tags=["Assertion"])
     def channel_should_carry(self, name: str, *object_types: str) -> None:

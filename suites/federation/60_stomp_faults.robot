@@ -24,8 +24,11 @@ A Cut Connection Comes Back
 A Silent Connection Is Noticed And Replaced
     [Documentation]    FED-K4: without heart-beats the agent gives the connection up and opens another one.
     [Tags]    FED-K4
+    ${connection}    Channel Should Be Connected    source    within=${WITHIN}[connection]
     The Heart Beats Of A Fall Silent
-    Channel Should Be Disconnected    source    within=${WITHIN}[connection]
+    Channel Should Be Disconnected    source    ${connection}    within=${WITHIN}[connection]
+    # First: what A says on the connection that was given up would still be read, and end the new one.
+    Channel Should Be Connected    source    within=${WITHIN}[connection]
     The Heart Beats Of A Are Back
     The Agent Should Reconnect To A
 

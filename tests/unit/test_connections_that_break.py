@@ -22,9 +22,13 @@ class Breaking:
     def __init__(self, problem: Exception) -> None:
         self.problem = problem
         self.asked = 0
+        self.transport = SimpleNamespace(receiver_thread=None)
 
     def is_connected(self) -> bool:
         return True
+
+    def set_listener(self, _name: str, _listener: object) -> None:
+        """It breaks without a word."""
 
     def remove_listener(self, _name: str) -> None:
         """Nobody hears of it any more."""

@@ -5,18 +5,21 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import stomp
 from broker_support import LOGIN, PASSCODE, PATH, PATIENCE, QUEUE, VHOST, BrokerServer
+from stomp.exception import StompException
 from testyard.core.deadline import Deadline
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.journal import Journal
 from testyard.stomp.capture import EventCapture
 from testyard.stomp.channel import Channel, open_channel
+from testyard.stomp.connection_watch import LISTENER_NAME
 
 ORDER = {"object_type": "order", "order_uuid": "d629d5e45567425da9cdbdc1af67b32c", "order_state": "done"}
 CANARY = "feed0000feed1111feed2222feed3333feed4444"
@@ -42,6 +45,22 @@ class Connection:
     def __init__(self, *, connected: bool) -> None:
         self.connected = connected
         self.disconnects = 0
+        self.listeners: dict[str, Any] = {}
+        self.transport = SimpleNamespace(receiver_thread=None)
+
+    def set_listener(self, name: str, listener: Any) -> None:
+        self.listeners[name] = listener
+
+    def lose(self) -> None:
+        """Tell that the connection is gone, as stomp.py does."""
+        self.connected = False
+        self.listeners[LISTENER_NAME].on_disconnected()
+
+    def receive_with(self, thread: threading.Thread) -> None:
+        """Connect, with a thread that receives, as stomp.py does."""
+        self.transport.receiver_thread = thread
+        self.listeners[LISTENER_NAME].on_connecting(("127.0.0.1", 1))
+        self.connected = True
 
     def is_connected(self) -> bool:
         return self.connected
@@ -75,18 +94,63 @@ def test_a_channel_is_connected_when_its_client_believes_so(channel):
     assert channel.is_connected is False
 
 
-@pytest.mark.parametrize(("connected", "word"), [(False, "connected"), (True, "disconnected")])
-def test_a_failed_wait_for_the_connection_says_so(channel, connected, word):
-    channel.connection.connected = connected
-    expected = rf"Waited \S+ s for source to be {word}; the last value was {connected}\."
+def test_a_failed_wait_for_the_connection_says_so(channel):
+    channel.connection.connected = False
+    expected = r"Waited \S+ s for source to be connected; the last value was False\."
     with pytest.raises(NotMetError, match=expected):
-        channel.wait_until_connected(Deadline(BRIEFLY), connected=not connected)
+        channel.wait_until_connected(Deadline(BRIEFLY))
+
+
+def test_a_failed_wait_for_the_connections_end_says_so(channel):
+    expected = r"Waited \S+ s for source to be disconnected; the last value was True\."
+    with pytest.raises(NotMetError, match=expected):
+        channel.wait_until_disconnected(Deadline(BRIEFLY))
 
 
 def test_waiting_for_the_connection_ends_when_it_is_so(channel):
     channel.wait_until_connected(Deadline(timedelta()))
     channel.connection.connected = False
-    channel.wait_until_connected(Deadline(timedelta()), connected=False)
+    channel.wait_until_disconnected(Deadline(timedelta()))
+
+
+def test_a_connection_that_was_replaced_at_once_is_gone(channel):
+    first = channel.wait_until_connected(Deadline(timedelta()))
+    channel.connection.lose()
+    channel.connection.connected = True
+    channel.wait_until_disconnected(Deadline(timedelta()), first)
+
+
+def test_that_an_earlier_connection_is_gone_says_nothing_about_the_present_one(channel):
+    channel.connection.lose()
+    channel.connection.connected = True
+    present = channel.wait_until_connected(Deadline(timedelta()))
+    for connection in (present, None):
+        with pytest.raises(NotMetError, match="source to be disconnected"):
+            channel.wait_until_disconnected(Deadline(BRIEFLY), connection)
+
+
+def test_a_client_that_tells_of_a_loss_but_is_connected_has_lost_nothing(channel):
+    channel.connection.listeners[LISTENER_NAME].on_disconnected()
+    assert channel.losses == 0
+
+
+def test_a_channel_is_connected_only_when_its_earlier_receiver_has_ended(channel):
+    over = threading.Event()
+    earlier, present = threading.Thread(target=over.wait), threading.Thread(target=over.wait)
+    earlier.start()
+    channel.connection.receive_with(earlier)
+    channel.wait_until_connected(Deadline(timedelta()))
+    channel.connection.lose()
+    present.start()
+    channel.connection.receive_with(present)
+    try:
+        with pytest.raises(NotMetError, match="source to be connected"):
+            channel.wait_until_connected(Deadline(BRIEFLY))
+    finally:
+        over.set()
+        earlier.join()
+        present.join()
+    assert channel.wait_until_connected(Deadline(timedelta())) == 1
 
 
 def test_closing_disconnects_once(channel):
@@ -184,7 +248,7 @@ def opened(broker_server: BrokerServer, journal: Journal) -> Iterator[Callable[.
     yield opened
     for channel in channels:
         channel.close()
-        channel.wait_until_connected(Deadline(PATIENCE), connected=False)
+        channel.wait_until_disconnected(Deadline(PATIENCE))
 
 
 def test_what_is_published_to_the_queue_is_captured(opened, broker_server):
@@ -202,6 +266,60 @@ def test_what_was_waiting_in_the_queue_is_captured_too(opened, broker_server):
     opened().capture.wait_for(lambda told: told.body == {"text": "waiting"}, Deadline(PATIENCE), "What waited")
 
 
+class Reconnecting(stomp.ConnectionListener):
+    """Connects again as soon as the connection is gone, as the site agent's listener does, with its name."""
+
+    NAME = "waldur-listener"
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.closing = False
+
+    def on_disconnected(self) -> None:
+        if not self.closing:
+            with suppress(StompException):
+                self.connection.connect(LOGIN, PASSCODE, wait=True, headers={"accept-version": "1.2"})
+
+
+@pytest.fixture
+def reconnecting(opened) -> Iterator[Callable[..., Channel]]:
+    """Opens channels whose clients connect again at once, until the test ends."""
+    listeners: list[Reconnecting] = []
+
+    def reconnecting(**changes: Any) -> Channel:
+        channel: Channel = opened(**changes)
+        listeners.append(Reconnecting(channel.connection))
+        channel.connection.set_listener(Reconnecting.NAME, listeners[-1])
+        return channel
+
+    yield reconnecting
+    for listener in listeners:
+        listener.closing = True
+
+
+def test_a_cut_connection_is_gone_though_the_client_has_another_one(reconnecting, broker_server):
+    channel = reconnecting()
+    first = channel.wait_until_connected(Deadline(PATIENCE))
+    broker_server.call(broker_server.broker.drop_connections)
+    broker_server.wait_for(broker_server.broker.connections, bool, "another connection")
+    channel.wait_until_disconnected(Deadline(PATIENCE), first)
+    assert (first, channel.wait_until_connected(Deadline(PATIENCE))) == (0, 1)
+
+
+def test_a_client_that_gave_a_silent_connection_up_is_connected_when_nothing_of_it_is_left(
+    reconnecting, broker_server
+):
+    broker_server.call(setattr, broker_server.broker, "server_heart_beat", timedelta(milliseconds=20))
+    channel = reconnecting(heart_beat=timedelta(milliseconds=100))
+    first = channel.wait_until_connected(Deadline(PATIENCE))
+    given_up = channel.connection.transport.receiver_thread
+    broker_server.call(setattr, broker_server.broker, "silent_heart_beats", True)
+    channel.wait_until_disconnected(Deadline(PATIENCE), first)
+    broker_server.call(setattr, broker_server.broker, "silent_heart_beats", False)
+    assert channel.wait_until_connected(Deadline(PATIENCE)) > first
+    assert not given_up.is_alive()
+
+
 def test_two_channels_keep_their_events_apart(opened, broker_server):
     broker_server.call(broker_server.broker.declare_queue, VHOST, "other")
     mine, other = opened(), opened(queue="other")
@@ -216,7 +334,7 @@ def test_a_closed_channel_is_disconnected_and_its_thread_ends(opened):
     threads = set(threading.enumerate()) - before
     assert threads
     channel.close()
-    channel.wait_until_connected(Deadline(PATIENCE), connected=False)
+    channel.wait_until_disconnected(Deadline(PATIENCE))
     for thread in threads:
         thread.join(PATIENCE.total_seconds())
     assert not [thread.name for thread in threads if thread.is_alive()]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -19,15 +19,15 @@ from testyard.core.journal import Journal
 from testyard.core.json_client import trusted_certificates
 from testyard.core.redact import mask_log_records, secrets_in_use
 from testyard.stomp.capture import EventCapture
+from testyard.stomp.connection_watch import ConnectionWatch
 
 LISTENER_NAME = "testyard-capture"
 
 
-@dataclass
 class Channel:
-    """One STOMP connection and what arrived over it.
+    """One STOMP connection and what arrived over it; when it is lost, the one that the client makes instead.
 
-    Attributes:
+    Args:
         name: How suites call it: ``source``, ``target``.
         capture: What arrived.
         connection: The stomp.py connection.
@@ -36,26 +36,86 @@ class Channel:
         lent: Whether somebody else, such as the site agent, opened the connection and closes it.
     """
 
-    name: str
-    capture: EventCapture
-    connection: Any = field(default=None, repr=False)
-    queue: str = ""
-    object_types: tuple[str, ...] = ()
-    lent: bool = False
+    def __init__(
+        self,
+        name: str,
+        capture: EventCapture,
+        connection: Any = None,
+        queue: str = "",
+        object_types: tuple[str, ...] = (),
+        *,
+        lent: bool = False,
+    ) -> None:
+        self.name = name
+        self.capture = capture
+        self.queue = queue
+        self.object_types = object_types
+        self.lent = lent
+        self._watch: ConnectionWatch | None = None
+        self.connection = connection
+
+    def __repr__(self) -> str:
+        return f"Channel({self.name!r}, queue={self.queue!r}, lent={self.lent})"
+
+    @property
+    def connection(self) -> Any:
+        """The stomp.py connection, which is watched from when it is set; nothing before."""
+        return self._connection
+
+    @connection.setter
+    def connection(self, connection: Any) -> None:
+        self._connection = connection
+        self._watch = None if connection is None else ConnectionWatch(connection, lambda: self.is_connected)
 
     @property
     def is_connected(self) -> bool:
         """Whether the client believes to be connected."""
         return bool(self.connection is not None and self.connection.is_connected())
 
-    def wait_until_connected(self, deadline: Deadline, *, connected: bool = True) -> None:
-        """Wait until the connection is open, or closed.
+    @property
+    def losses(self) -> int:
+        """How often the client has lost its connection, also when it had another one at once."""
+        return self._watch.losses if self._watch else 0
+
+    def wait_until_connected(self, deadline: Deadline) -> int:
+        """Wait until the connection is open and nothing of an earlier one is left, which would take it along.
+
+        Returns:
+            The number of the connection, for ``wait_until_disconnected``.
 
         Raises:
             NotMetError: Not so in time.
         """
-        what = f"{self.name} to be {'connected' if connected else 'disconnected'}"
-        wait_until(lambda: self.is_connected, lambda state: state is connected, deadline, what)
+
+        number = 0
+
+        def connected() -> bool:
+            nonlocal number
+            number = self.losses
+            # What is left may close the connection as it goes, so the connection is looked at afterwards.
+            alone = self._watch is None or not self._watch.has_leftovers
+            return alone and self.is_connected and self.losses == number
+
+        wait_until(connected, bool, deadline, f"{self.name} to be connected")
+        return number
+
+    def wait_until_disconnected(self, deadline: Deadline, connection: int | None = None) -> None:
+        """Wait until the client has noticed that its connection is gone, even if it has another one by now.
+
+        Args:
+            deadline: Gives up after this.
+            connection: Its number, from ``wait_until_connected``; the present one when not given.
+
+        Raises:
+            NotMetError: Not so in time.
+        """
+        number = self.losses if connection is None else connection
+        wait_until(
+            lambda: self.is_connected and self.losses == number,
+            operator.not_,
+            deadline,
+            f"{self.name} to be disconnected",
+        )
 
     def lost(self, published: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """What was published for this channel's queue and has not arrived.
