@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 from datetime import timedelta
 
 import httpx
 import pytest
 from pipelines_api_support import AS_ADMIN, running_service
 from testyard.core.deadline import Deadline, wait_until
-from testyard.lab.pipelines.arguments import positive, seconds
+from testyard.lab.pipelines.arguments import add_database, positive, seconds
 from testyard.lab.servers.webhooks import WebhookReceiver
 
 WITHIN = timedelta(seconds=10)
@@ -19,6 +21,26 @@ def test_seconds_are_above_zero() -> None:
     for wrong in ("0", "-1", "nan", "inf", "1e9", "soon"):
         with pytest.raises(ValueError, match=wrong):
             seconds(wrong)
+
+
+def test_the_database_may_be_told_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = argparse.ArgumentParser()
+    add_database(parser)
+    monkeypatch.setattr("sys.stdin", io.StringIO("postgresql://here/pipelines\nmore\n"))
+    assert parser.parse_args(["--database", "-"]).database == "postgresql://here/pipelines"
+    assert parser.parse_args(["--database", "postgresql://there"]).database == "postgresql://there"
+
+
+def test_without_a_line_on_standard_input_it_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    add_database(parser)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--database", "-"])
+    expected = "argument --database: standard input has no line with the URL of a PostgreSQL database"
+    assert expected in capsys.readouterr().err
 
 
 def test_counts_are_whole_numbers_from_one() -> None:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from datetime import timedelta
 from typing import Final
 
 from testyard.lab.pipelines.database import DEFAULT_TIMEOUT
 
 DATABASE_VARIABLE: Final = "PIPELINES_DATABASE_URL"
+FROM_INPUT: Final = "-"
+"""As ``--database``: the first line of standard input says it."""
+
 _LONGEST_SECONDS: Final = 10_000_000
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:
-    """Add what every process is told of the database; the environment keeps a password from ``ps``."""
+    """Add what every process is told of the database; the environment and standard input hide it from ``ps``."""
     parser.add_argument(
         "--database",
+        type=_database_url,
         default=os.environ.get(DATABASE_VARIABLE),
         required=DATABASE_VARIABLE not in os.environ,
         metavar="URL",
-        help=f"PostgreSQL, such as postgresql://host/name; without it {DATABASE_VARIABLE} says it",
+        help="PostgreSQL, such as postgresql://host/name, or - for the first line of standard input; without it "
+        f"{DATABASE_VARIABLE} says it",
     )
     parser.add_argument(
         "--database-timeout",
@@ -29,6 +35,15 @@ def add_database(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long a statement or a connection may take until the database counts as away",
     )
+
+
+def _database_url(given: str) -> str:
+    if given != FROM_INPUT:
+        return given
+    line = sys.stdin.readline().strip()
+    if not line:
+        raise argparse.ArgumentTypeError("standard input has no line with the URL of a PostgreSQL database")
+    return line
 
 
 def positive(text: str) -> int:

@@ -3,62 +3,17 @@
 from __future__ import annotations
 
 import os
-import pkgutil
-from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 from unittest import mock
 
 from testyard.lab.sabotage.defect import DEFECT_VARIABLE, Defect, wrap
-
-_PATCHES: dict[str, Callable[[], None]] = {}
-
-
-def pipeline_defect(name: str, what: str, *turns_red: str) -> Callable[[Callable[[], None]], Defect]:
-    """Make a defect of the decorated function, which the service's processes call when they start."""
-
-    def decorate(patch: Callable[[], None]) -> Defect:
-        _PATCHES[name] = patch
-        return Defect(name, what, frozenset(turns_red), processes_with_defect)
-
-    return decorate
-
-
-def processes_with_defect() -> None:
-    """Start the service and its workers through the modules that break them."""
-    from testyard.lab.supervisor import pipelines
-
-    def start(original: Any, self: Any, *arguments: Any, **options: Any) -> None:
-        original(self, *arguments, **options)
-        self.modules = ("testyard.lab.sabotage.pipeline_service", "testyard.lab.sabotage.pipeline_worker")
-
-    wrap(pipelines.PipelineLab, "__init__", start)
+from testyard.lab.sabotage.pipeline_defect import PATCHES, change_sql, pipeline_defect
 
 
 def break_this_process() -> None:
     """Put the defect in place that the environment names."""
-    _PATCHES[os.environ[DEFECT_VARIABLE]]()
-
-
-def change_sql(old: str, new: str) -> None:
-    """Change every statement of the service that contains a text.
-
-    Raises:
-        LookupError: None does: the service has changed, and the defect must follow.
-    """
-    from testyard.lab.pipelines import store
-
-    changed = 0
-    for found in pkgutil.iter_modules(store.__path__):
-        module = import_module(f"{store.__name__}.{found.name}")
-        for attribute, value in list(vars(module).items()):
-            if isinstance(value, str) and old in value and not attribute.startswith("__"):
-                setattr(module, attribute, value.replace(old, new))
-                changed += 1
-    if not changed:
-        message = f"No statement of the pipeline service contains {old!r}."
-        raise LookupError(message)
+    PATCHES[os.environ[DEFECT_VARIABLE]]()
 
 
 # ---- quota
@@ -239,6 +194,7 @@ def way_back() -> None:
     "never-healed",
     "a run whose worker is gone stays RUNNING",
     "PIPE-C21",
+    # The runs of the killed worker are what all later tests wait for.
     "PIPE-F7",
     "PIPE-F8",
     "PIPE-F9",
@@ -398,17 +354,31 @@ def credentials_lost_in_a_crash() -> None:
     wrap(migrate, "read_migrations", read)
 
 
-@pipeline_defect(
-    "reports-dropped", "a report that cannot be stored at once is forgotten", "PIPE-F8", "PIPE-F9", "PIPE-F10"
-)
+@pipeline_defect("commits-in-memory", "a commit is told before it is written", "PIPE-F8")
+def commits_in_memory() -> None:
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    from testyard.lab.pipelines import database
+
+    def session_url(original: Any, *arguments: Any, **settings: Any) -> str:
+        url = original(*arguments, **settings)
+        options = f"{conninfo_to_dict(url)['options']} -c synchronous_commit=off"
+        return make_conninfo(url, options=options)
+
+    wrap(database, "session_url", session_url)
+
+
+@pipeline_defect("reports-dropped", "a report that takes too long is forgotten", "PIPE-F9", "PIPE-F10")
 def reports_dropped() -> None:
     from testyard.lab.pipelines.runner import Runner
 
     async def report(original: Any, self: Any, reports: Any) -> None:
         try:
             await original(self, reports)
-        except Exception:
-            self._ended.clear()
+        except Exception as problem:
+            # Whether one is on its way when a connection ends is chance.
+            if "timeout" in str(problem) or "couldn't get a connection" in str(problem):
+                self._ended.clear()
             raise
 
     wrap(Runner, "_report", report)
@@ -485,6 +455,7 @@ PIPELINE_DEFECTS: tuple[Defect, ...] = (
     slack_gets_facts,
     one_attempt_more,
     credentials_lost_in_a_crash,
+    commits_in_memory,
     reports_dropped,
     trigger_counts_nothing,
     running_not_told,

@@ -6,9 +6,11 @@ import base64
 import functools
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
@@ -27,6 +29,7 @@ from testyard.lab.children import (
     START_TIMEOUT,
     LabError,
     listening_socket,
+    new_directory,
     remove_stale_directories,
     wait_for_the_end,
     wait_until_ready,
@@ -96,6 +99,7 @@ class PipelineLab:
         self.mailbox = Mailbox()
         self.webhooks = WebhookReceiver()
         self.workers: dict[str, PipelineWorker] = {}
+        self._directory = new_directory()
         self._proxy: FaultProxy | None = None
         self._service: subprocess.Popen[bytes] | None = None
         self._client: JsonClient | None = None
@@ -118,11 +122,14 @@ class PipelineLab:
         remove_stale_directories()
         deadline = Deadline(within)
         try:
-            self.postgresql.start(within)
-            self.postgresql.create_database(DATABASE)
+            self._directory.mkdir(mode=0o700)
             self.mailbox.start()
             self.webhooks.start()
-            self._start_service(deadline)
+            # It gets ready to listen while PostgreSQL does: both take a second or two.
+            self._launch_service()
+            self.postgresql.start(within)
+            self.postgresql.create_database(DATABASE)
+            self._connect_service(deadline)
         except BaseException:
             self.stop()
             raise
@@ -141,7 +148,8 @@ class PipelineLab:
             return
         self.breakable = breakable
         self._end_service()
-        self._start_service(Deadline(within))
+        self._launch_service()
+        self._connect_service(Deadline(within))
 
     def _end_service(self) -> None:
         if self._service is not None:
@@ -150,10 +158,7 @@ class PipelineLab:
             self._client.close()
         self._service = self._client = None
 
-    def _start_service(self, deadline: Deadline) -> None:
-        if self.breakable and self._proxy is None:
-            self._proxy = FaultProxy(LOOPBACK, self.postgresql.port)
-            self._proxy.start()
+    def _launch_service(self) -> None:
         with listening_socket(LOOPBACK, 0) as listener:
             self._client = JsonClient(
                 f"http://{LOOPBACK}:{listener.getsockname()[1]}",
@@ -162,13 +167,20 @@ class PipelineLab:
                 name=SERVICE_NAME,
             )
             self._service = self._child(
-                *("service", self.modules[0], "--end-with-stdin"),
+                *("service", self.modules[0], "--end-with-stdin", "--database", "-"),
                 *("--fd", str(listener.fileno()), *self._times()),
                 *("--notification-retry", str(NOTIFICATION_RETRY.total_seconds())),
                 *("--notification-attempts", str(NOTIFICATION_ATTEMPTS)),
                 descriptors=(listener.fileno(),),
                 variables={"PIPELINES_SMTP_URL": self.mailbox.url},
             )
+
+    def _connect_service(self, deadline: Deadline) -> None:
+        if self.breakable and self._proxy is None:
+            self._proxy = FaultProxy(LOOPBACK, self.postgresql.port)
+            self._proxy.start()
+        assert self._service is not None
+        _tell(self._service, self._database_url_of_processes)
         wait_until_ready(self._service, SERVICE_NAME, self._ready, deadline, log=self._log_of("service"))
 
     def _ready(self) -> None:
@@ -249,11 +261,12 @@ class PipelineLab:
         if name in self.workers:
             message = f"The worker {name!r} is running already."
             raise LabError(message)
-        executions = self.postgresql.directory / f"executions-{name}-{secrets.token_hex(4)}.jsonl"
+        executions = self._directory / f"executions-{name}-{secrets.token_hex(4)}.jsonl"
         process = self._child(
-            *(name, self.modules[1], "--name", name),
+            *(name, self.modules[1], "--name", name, "--database", "-"),
             *("--execution-log", str(executions), *self._times(), *options),
         )
+        _tell(process, self._database_url_of_processes)
         self.workers[name] = PipelineWorker(name, process, executions)
 
     def kill_worker(self, name: str) -> int:
@@ -269,7 +282,7 @@ class PipelineLab:
 
     def executions(self) -> list[Path]:
         """The files in which all workers, also those that are gone, wrote what they executed."""
-        return sorted(self.postgresql.directory.glob("executions-*.jsonl"))
+        return sorted(self._directory.glob("executions-*.jsonl"))
 
     def restart_postgresql(self, mode: str) -> None:
         """Stop PostgreSQL and start it again on the same port and data.
@@ -310,6 +323,7 @@ class PipelineLab:
         self.webhooks.stop()
         self.postgresql.stop()
         self._proxy = None
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     def _end_workers(self) -> None:
         _end(*(worker.process for worker in self.workers.values()))
@@ -336,7 +350,7 @@ class PipelineLab:
         )
 
     def _log_of(self, name: str) -> Path:
-        return self.postgresql.directory / f"{name}.log"
+        return self._directory / f"{name}.log"
 
     def _child(
         self,
@@ -346,17 +360,24 @@ class PipelineLab:
         descriptors: tuple[int, ...] = (),
         variables: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        database = {"PIPELINES_DATABASE_URL": self._database_url_of_processes}
         with self._log_of(name).open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
-                env={**os.environ, **self._keys, **database, **(variables or {})},
+                env={**os.environ, **self._keys, **(variables or {})},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 pass_fds=descriptors,
                 start_new_session=True,  # Ctrl-C is for the run; it stops the lab in its teardown
             )
+
+
+def _tell(process: subprocess.Popen[bytes], line: str) -> None:
+    assert process.stdin is not None
+    # One that has ended already is told of by whoever waits for it.
+    with suppress(BrokenPipeError):
+        process.stdin.write(f"{line}\n".encode())
+        process.stdin.flush()
 
 
 def _said_ready(process: subprocess.Popen[bytes]) -> None:
