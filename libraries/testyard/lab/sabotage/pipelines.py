@@ -70,6 +70,7 @@ def skipped_without_row() -> None:
         "FROM ranked WHERE run.run_id = ranked.run_id",
         "FROM ranked WHERE run.run_id = ranked.run_id AND is_granted",
     )
+    change_sql("FROM ranked\n        RETURNING state", "FROM ranked WHERE is_granted\n        RETURNING state")
 
 
 @pipeline_defect("counted-on-the-last-day", "a run counts for the day on which it ends", "PIPE-C14")

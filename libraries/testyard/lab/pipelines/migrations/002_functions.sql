@@ -17,17 +17,24 @@ DECLARE
     moment constant timestamptz := service_now();
 BEGIN
     IF TG_OP = 'INSERT' THEN
+        -- What was decided in the statement that made it has been SCHEDULED as well, and its history says so.
         SELECT run_id || ': created as ' || state INTO refused
         FROM new_rows
-        WHERE NOT EXISTS (SELECT FROM run_states WHERE from_state IS NULL AND to_state = state)
+        WHERE NOT EXISTS (
+            SELECT FROM run_states WHERE coalesce(from_state, 'SCHEDULED') = 'SCHEDULED' AND to_state = state
+        )
         LIMIT 1;
         IF refused IS NOT NULL THEN
             RAISE EXCEPTION 'transition not allowed: %', refused USING ERRCODE = 'TY001';
         END IF;
         INSERT INTO run_transitions
             (run_id, customer_id, from_state, to_state, retry_attempt, claim_number, worker_id, reason, not_before, at)
-        SELECT run_id, customer_id, NULL, state, retry_attempt, claim_number, worker_id, error_message, not_before, moment
-        FROM new_rows ORDER BY queue_position;
+        SELECT run_id, customer_id, step.from_state, step.to_state, retry_attempt, claim_number, worker_id, step.reason,
+            not_before, moment
+        FROM new_rows, LATERAL (
+            VALUES (NULL, 'SCHEDULED', NULL), ('SCHEDULED', state, error_message)
+        ) AS step (from_state, to_state, reason)
+        WHERE step.from_state IS DISTINCT FROM step.to_state ORDER BY queue_position, step.from_state NULLS FIRST;
         RETURN NULL;
     END IF;
     SELECT old_rows.run_id || ': ' || old_rows.state || ' to ' || new_rows.state INTO refused

@@ -19,7 +19,7 @@ _COLUMNS = """customer_id, usage_date, pipelines_run_today, pipelines_run_month,
 
 _READ = f"SELECT {_COLUMNS} FROM subscription_quotas WHERE customer_id = %(customer_id)s AND is_current"
 
-_DAY_HAS_TURNED = """
+DAY_HAS_TURNED = """
     SELECT FROM subscription_quotas WHERE is_current AND usage_date < (SELECT service_today()) LIMIT 1"""
 
 _OPEN_DAY = f"""
@@ -88,7 +88,7 @@ async def open_day(pool: Pool) -> None:
         await connection.execute(LOCK_DAY)
         await connection.execute(_OPEN_DAY)
 
-    if await fetch(pool, _DAY_HAS_TURNED):
+    if await fetch(pool, DAY_HAS_TURNED):
         await in_transaction(pool, work)
 
 

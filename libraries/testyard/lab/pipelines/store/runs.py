@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import date
 
 from testyard.lab.pipelines.database import Pool, fetch
@@ -37,10 +36,6 @@ _TRANSITIONS = """
     SELECT sequence, run_id, customer_id, from_state, to_state, retry_attempt, claim_number, worker_id, reason,
         not_before, at, recorded_at
     FROM run_transitions WHERE run_id = %(run_id)s ORDER BY sequence"""
-
-_COUNT_IN_STATE = """
-    SELECT count(*) AS runs FROM scheduled_pipeline_runs
-    WHERE run_id = ANY (%(run_ids)s::text[]) AND state = %(state)s"""
 
 _COUNTS_BY_STATE = "SELECT state, count(*) AS runs FROM scheduled_pipeline_runs GROUP BY state"
 
@@ -156,21 +151,6 @@ async def transitions(pool: Pool, run_id: str) -> list[Transition]:
         The changes, in order.
     """
     return [Transition.of(row) for row in await fetch(pool, _TRANSITIONS, {"run_id": run_id})]
-
-
-async def count_in_state(pool: Pool, run_ids: Sequence[str], state: RunState) -> int:
-    """How many of some runs are in a state.
-
-    Args:
-        pool: The service's connections.
-        run_ids: The runs.
-        state: The state.
-
-    Returns:
-        The number.
-    """
-    rows = await fetch(pool, _COUNT_IN_STATE, {"run_ids": list(run_ids), "state": state})
-    return int(rows[0]["runs"])
 
 
 async def counts_by_state(pool: Pool) -> dict[RunState, int]:
