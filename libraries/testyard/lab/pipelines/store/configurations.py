@@ -12,8 +12,9 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from testyard.lab.pipelines.cron import next_time
-from testyard.lab.pipelines.database import Connection, Pool, fetch, in_transaction
+from testyard.lab.pipelines.database import Pool, fetch
 from testyard.lab.pipelines.records import Configuration
+from testyard.lab.pipelines.store import clock
 
 _COLUMNS = """config_id, customer_id, provider, domain, template_name, schedule, timezone, priority,
     default_parameters, is_active, last_run_time, last_run_status, next_run_time, created_at, updated_at"""
@@ -101,30 +102,25 @@ async def configure(pool: Pool, customer_id: str, wanted: Wanted) -> Configurati
         CronError: The schedule or the zone cannot be used.
     """
 
-    async def work(connection: Connection) -> Configuration:
-        row = await (await connection.execute("SELECT service_now() AS now")).fetchone()
-        assert row is not None
-        cursor = await connection.execute(
-            _CONFIGURE,
-            {
-                "config_id": config_id_of(customer_id, wanted.provider, wanted.domain, wanted.template_name),
-                "customer_id": customer_id,
-                "provider": wanted.provider,
-                "domain": wanted.domain,
-                "template_name": wanted.template_name,
-                "schedule": wanted.schedule,
-                "timezone": wanted.timezone,
-                "priority": wanted.priority,
-                "default_parameters": Jsonb(dict(wanted.default_parameters)),
-                "next_run_time": next_time(wanted.schedule, wanted.timezone, row["now"]),
-                "now": row["now"],
-            },
-        )
-        stored = await cursor.fetchone()
-        assert stored is not None
-        return Configuration(**stored)
-
-    return await in_transaction(pool, work)
+    now = await clock.read(pool)
+    stored = await fetch(
+        pool,
+        _CONFIGURE,
+        {
+            "config_id": config_id_of(customer_id, wanted.provider, wanted.domain, wanted.template_name),
+            "customer_id": customer_id,
+            "provider": wanted.provider,
+            "domain": wanted.domain,
+            "template_name": wanted.template_name,
+            "schedule": wanted.schedule,
+            "timezone": wanted.timezone,
+            "priority": wanted.priority,
+            "default_parameters": Jsonb(dict(wanted.default_parameters)),
+            "next_run_time": next_time(wanted.schedule, wanted.timezone, now),
+            "now": now,
+        },
+    )
+    return Configuration(**stored[0])
 
 
 async def find(pool: Pool, customer_id: str) -> list[Configuration]:

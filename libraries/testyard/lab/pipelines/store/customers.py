@@ -72,22 +72,23 @@ async def onboard(
     """
 
     async def work(connection: Connection) -> Customer | None:
-        await connection.execute(LOCK_DAY_SHARED)
-        await connection.execute(_LOCK_NAME, {"customer_id": customer_id})
-        inserted = await connection.execute(
-            _INSERT,
-            {
-                "customer_id": customer_id,
-                "company_name": company_name,
-                "admin_email": admin_email,
-                "plan": plan,
-            },
-        )
-        row = await inserted.fetchone()
-        if row is None:
-            return None
-        await keys.insert(connection, customer_id, key)
-        await quotas.open_first_day(connection, customer_id, PLANS[plan])
+        async with connection.pipeline():
+            await connection.execute(LOCK_DAY_SHARED)
+            await connection.execute(_LOCK_NAME, {"customer_id": customer_id})
+            inserted = await connection.execute(
+                _INSERT,
+                {
+                    "customer_id": customer_id,
+                    "company_name": company_name,
+                    "admin_email": admin_email,
+                    "plan": plan,
+                },
+            )
+            row = await inserted.fetchone()
+            if row is None:
+                return None
+            await keys.insert(connection, customer_id, key)
+            await quotas.open_first_day(connection, customer_id, PLANS[plan])
         return Customer.of(row)
 
     return await in_transaction(pool, work)
