@@ -299,7 +299,7 @@ def test_a_temporary_directory_that_the_account_cannot_reach_is_not_used(
     tmp_path.chmod(0o700)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     account = postgresql.unprivileged_account()
-    directory = postgresql.new_directory(account)
+    directory = postgresql.reachable_directory(account)
     assert directory.parent == (tmp_path if account is None else Path("/tmp"))
     assert directory.name.startswith(f"{children.DIRECTORY_PREFIX}{os.getpid()}-")
 
