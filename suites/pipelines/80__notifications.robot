@@ -76,6 +76,7 @@ Slack Is Told Of A Failure
         Nothing Should Be Left To Send    slacker
         Webhook Should Not Have Been Called    /slack/slacker    about=${retried}
         Notification Should Be Stored As Sent    ${run}    slack    attempts=1
+        Webhook Should Be Called    /slack/slacker    times=1
     END
 
 A Webhook Is Told The Facts Of A Failure
@@ -93,6 +94,7 @@ A Webhook Is Told The Facts Of A Failure
         Nothing Should Be Left To Send    hooked
         Webhook Should Not Have Been Called    /webhook/hooked    about=${retried}
         Notification Should Be Stored As Sent    ${run}    webhook    attempts=1
+        Webhook Should Be Called    /webhook/hooked    times=1
     END
 
 A Webhook Is Called Again While Its Receiver Fails
@@ -107,6 +109,7 @@ A Webhook Is Called Again While Its Receiver Fails
         ${calls}    Webhook Should Be Called    /webhook/stubborn    times=3    within=${WITHIN}[pipeline]
         Calls Should Have Been Answered    ${calls}    500    500    200
         Notification Should Be Stored As Sent    ${run}    webhook    attempts=3
+        Webhook Should Be Called    /webhook/stubborn    times=3
         There Should Be No Dead Letter    stubborn
     END
 
