@@ -28,17 +28,19 @@ pytestmark = pytest.mark.anyio
 
 TIMEOUT = timedelta(milliseconds=300)
 STALE = timedelta(milliseconds=400)
+# psycopg_pool waits a whole second after its first failure.
+THE_POOL_WAITS = timedelta(seconds=1)
 HEARTBEAT_OF = "SELECT heartbeat_at FROM scheduled_pipeline_runs WHERE run_id = %(run_id)s"
 
 
 @asynccontextmanager
-async def _through_a_proxy(world: World) -> AsyncIterator[tuple[Pool, FaultProxy]]:
+async def _through_a_proxy(world: World, timeout: timedelta = TIMEOUT) -> AsyncIterator[tuple[Pool, FaultProxy]]:
     parts = urlsplit(world.url)
     with FaultProxy(parts.hostname or "", parts.port or 0) as proxy:
         netloc = f"{parts.netloc.rpartition('@')[0]}@{proxy.host}:{proxy.port}"
         url = urlunsplit(parts._replace(netloc=netloc))
         async with open_pool(
-            url, test_clock=True, size=1, application_name="behind a proxy", timeout=TIMEOUT
+            url, test_clock=True, size=1, application_name="behind a proxy", timeout=timeout
         ) as pool:
             await fetch(pool, "SELECT 1")
             yield pool, proxy
@@ -52,6 +54,24 @@ async def test_a_connection_that_says_nothing_is_not_waited_for(world: World):
         with pytest.raises(DatabaseUnavailableError):
             await fetch(pool, "SELECT 1")
         assert time.monotonic() - asked_at < 10 * TIMEOUT.total_seconds()
+
+
+async def test_a_connection_that_was_cut_is_replaced_before_the_pool_would(world: World):
+    async with _through_a_proxy(world, PATIENCE) as (pool, proxy):
+        for _ in range(3):
+            proxy.cut()
+            asked_at = time.monotonic()
+            assert await fetch(pool, "SELECT 1 AS one") == [{"one": 1}]
+            assert time.monotonic() - asked_at < THE_POOL_WAITS.total_seconds()
+
+
+async def test_a_database_that_is_back_is_used_before_the_pool_would(world: World):
+    async with _through_a_proxy(world, PATIENCE) as (pool, proxy):
+        proxy.refuse()
+        asked_at = time.monotonic()
+        asyncio.get_running_loop().call_later(0.2, proxy.accept)
+        assert await fetch(pool, "SELECT 1 AS one") == [{"one": 1}]
+        assert 0.2 <= time.monotonic() - asked_at < THE_POOL_WAITS.total_seconds()
 
 
 async def test_a_transaction_whose_connection_falls_silent_ends(world: World):
