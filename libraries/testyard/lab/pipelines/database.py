@@ -28,9 +28,9 @@ DEFAULT_TIMEOUT: Final = timedelta(seconds=5)
 """How long a statement, or a connection, may take."""
 
 IDLE_IN_TRANSACTION_TIMEOUT: Final = timedelta(seconds=15)
+# How long a connection is waited for that says nothing, not even that the server has cancelled a statement.
 TIMEOUTS_PER_STATEMENT: Final = 1.25
 TIMEOUTS_PER_TRANSACTION: Final = 2
-"""How long a connection is waited for that says nothing, not even that the server has cancelled a statement."""
 
 MAXIMUM_ATTEMPTS: Final = 3
 """How often a transaction is tried that lost against another one (deadlock, serialisation failure)."""
@@ -141,6 +141,8 @@ def session_url(url: str, *, test_clock: bool, application_name: str, timeout: t
         "statement_timeout": f"{timeout / timedelta(milliseconds=1):.0f}",
         "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_TIMEOUT / timedelta(milliseconds=1):.0f}",
         "testyard.test_clock": "on" if test_clock else "off",
+        # A statement that the planner is kept from guessing about looks dear, and compiling it would be.
+        "jit": "off",
     }
     given = str(conninfo_to_dict(url).get("options") or "")
     options = " ".join([given, *(f"-c {name}={value}" for name, value in settings.items())]).strip()
