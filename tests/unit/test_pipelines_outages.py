@@ -95,6 +95,11 @@ async def test_the_timeout_is_the_one_asked_for(world: World):
         assert await fetch(pool, "SHOW statement_timeout") == [{"statement_timeout": "300ms"}]
 
 
+async def test_statements_are_not_compiled(world: World):
+    async with _through_a_proxy(world) as (pool, _):
+        assert await fetch(pool, "SHOW jit") == [{"jit": "off"}]
+
+
 async def test_after_an_absence_of_the_database_others_have_time_to_return(world: World):
     await world.customer()
     await world.run()

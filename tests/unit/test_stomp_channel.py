@@ -306,20 +306,6 @@ def test_a_cut_connection_is_gone_though_the_client_has_another_one(reconnecting
     assert (first, channel.wait_until_connected(Deadline(PATIENCE))) == (0, 1)
 
 
-def test_a_client_that_gave_a_silent_connection_up_is_connected_when_nothing_of_it_is_left(
-    reconnecting, broker_server
-):
-    broker_server.call(setattr, broker_server.broker, "server_heart_beat", timedelta(milliseconds=20))
-    channel = reconnecting(heart_beat=timedelta(milliseconds=100))
-    first = channel.wait_until_connected(Deadline(PATIENCE))
-    given_up = channel.connection.transport.receiver_thread
-    broker_server.call(setattr, broker_server.broker, "silent_heart_beats", True)
-    channel.wait_until_disconnected(Deadline(PATIENCE), first)
-    broker_server.call(setattr, broker_server.broker, "silent_heart_beats", False)
-    assert channel.wait_until_connected(Deadline(PATIENCE)) > first
-    assert not given_up.is_alive()
-
-
 def test_two_channels_keep_their_events_apart(opened, broker_server):
     broker_server.call(broker_server.broker.declare_queue, VHOST, "other")
     mine, other = opened(), opened(queue="other")
