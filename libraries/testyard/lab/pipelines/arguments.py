@@ -11,8 +11,7 @@ from typing import Final
 from testyard.lab.pipelines.database import DEFAULT_TIMEOUT
 
 DATABASE_VARIABLE: Final = "PIPELINES_DATABASE_URL"
-FROM_INPUT: Final = "-"
-"""As ``--database``: the first line of standard input says it."""
+_FROM_INPUT: Final = "-"
 
 _LONGEST_SECONDS: Final = 10_000_000
 
@@ -38,7 +37,7 @@ def add_database(parser: argparse.ArgumentParser) -> None:
 
 
 def _database_url(given: str) -> str:
-    if given != FROM_INPUT:
+    if given != _FROM_INPUT:
         return given
     line = sys.stdin.readline().strip()
     if not line:

@@ -76,7 +76,7 @@ _HEARTBEAT = """
     UPDATE scheduled_pipeline_runs AS run SET heartbeat_at = clock_timestamp()
     FROM ours WHERE run.run_id = ours.run_id RETURNING run.run_id"""
 
-HEARTBEAT = _HEARTBEAT.format(locked="")
+_HEARTBEAT_OF_RUNNING = _HEARTBEAT.format(locked="")
 # What is being reported needs no heartbeat: healing passes over it too, and waiting would hold up the others'.
 _HEARTBEAT_OF_ENDED = _HEARTBEAT.format(locked="SKIP LOCKED")
 
@@ -148,7 +148,7 @@ async def heartbeat(pool: Pool, claims: Iterable[tuple[str, int]]) -> set[str]:
     Returns:
         Those that are still running under that claim; the others have been taken away.
     """
-    return await _heartbeat(pool, HEARTBEAT, claims)
+    return await _heartbeat(pool, _HEARTBEAT_OF_RUNNING, claims)
 
 
 async def heartbeat_of_ended(pool: Pool, claims: Iterable[tuple[str, int]]) -> None:
