@@ -58,6 +58,9 @@ class Service:
             case "PUT", ["test-clock"]:
                 self.now = datetime.fromisoformat(json.loads(request.content)["now"])
                 answer = {"now": self.now.isoformat()}
+            case "POST", ["test-clock", "advance"]:
+                self.now += timedelta(seconds=json.loads(request.content)["seconds"])
+                answer = {"now": self.now.isoformat()}
             case "POST", ["scheduler", "trigger"]:
                 answer = self.trigger()
             case "POST", ["scheduler", "process"]:

@@ -118,8 +118,11 @@ class RunKeywords:
         if (to is None) == (by is None):
             message = "Say either 'to' or 'by': where the clock moves to, or how far."
             raise UserError(message)
-        moment = to.replace(tzinfo=to.tzinfo or UTC) if to else self._session.service.now() + (by or timedelta())
-        self._session.service.move_clock(moment)
+        if to is not None:
+            moment = to.replace(tzinfo=to.tzinfo or UTC)
+            self._session.service.move_clock(moment)
+        else:
+            moment = self._session.service.advance_clock(by or timedelta())
         logger.info(f"The service's clock: {moment:%A %Y-%m-%d %H:%M:%S} UTC")
         return moment.isoformat()
 

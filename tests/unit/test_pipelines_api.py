@@ -411,6 +411,18 @@ async def test_the_test_clock_goes_forward_only(api: Api) -> None:
     assert (await api.good("GET", "/test-clock"))["now"] == "2030-01-15T10:00:00Z"
 
 
+async def test_the_test_clock_advances_from_what_it_shows(api: Api) -> None:
+    await api.good("PUT", "/test-clock", {"now": "2030-01-15T10:00:00Z"})
+    moved = await api.good("POST", "/test-clock/advance", {"seconds": 90.5})
+
+    assert moved == {"now": "2030-01-15T10:01:30.500000Z"}
+    too_far = await api.call("POST", "/test-clock/advance", {"seconds": 200 * 366 * 86400})
+    assert (too_far.status_code, too_far.json()["detail"]) == (409, "the clock goes to 2200-01-01")
+    for wrong in (-1, 1e300, "an hour"):
+        assert (await api.call("POST", "/test-clock/advance", {"seconds": wrong})).status_code == 422
+    assert await api.good("GET", "/test-clock") == moved
+
+
 async def test_health_names_the_version_and_the_clock(api: Api) -> None:
     health = await api.good("GET", "/health")
 

@@ -27,6 +27,7 @@ BY_ADMIN = [
     ("POST", "/pipeline-runs/any/fail"),
     ("GET", "/test-clock"),
     ("PUT", "/test-clock"),
+    ("POST", "/test-clock/advance"),
 ]
 BY_CUSTOMER = [
     ("POST", "/customers/credentials"),

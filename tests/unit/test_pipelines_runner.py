@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from pipelines_support import NOON, PATIENCE, World
 from testyard.lab.pipelines import runner as runner_module
 from testyard.lab.pipelines import waiting
-from testyard.lab.pipelines.database import DatabaseUnavailableError
+from testyard.lab.pipelines.database import DatabaseUnavailableError, Pool
 from testyard.lab.pipelines.execution import (
     ExecutionLog,
     PipelineError,
@@ -21,7 +21,7 @@ from testyard.lab.pipelines.execution import (
 from testyard.lab.pipelines.records import Outcome, Work
 from testyard.lab.pipelines.retry import ErrorClass
 from testyard.lab.pipelines.runner import Runner
-from testyard.lab.pipelines.store import claims, outcomes
+from testyard.lab.pipelines.store import claims, clock, outcomes
 from testyard.lab.pipelines.store.clock import PatientClock
 
 pytestmark = pytest.mark.anyio
@@ -228,12 +228,12 @@ async def test_what_was_healed_meanwhile_is_not_taken_up(world: World, monkeypat
         monkeypatch.setattr(runner_module.claims, "claim", claim)
         monkeypatch.setattr(runner_module.claims, "taken_by", taken_by)
         await world.silence(run)
-        assert await outcomes.heal(world.pool, timedelta(seconds=1)) == 1
+        assert await outcomes.heal(world.pool, timedelta(milliseconds=100)) == 1
         assert await runner.claim(1) == 0
         assert runner.running == 0
 
 
-async def test_a_runner_that_cannot_send_heartbeats_gives_its_runs_up(
+async def test_a_runner_that_cannot_send_heartbeats_gives_its_runs_up_and_says_so_when_it_can(
     world: World, monkeypatch: pytest.MonkeyPatch
 ):
     async def lost(*_: Any) -> set[str]:
@@ -247,7 +247,8 @@ async def test_a_runner_that_cannot_send_heartbeats_gives_its_runs_up(
         await runner.claim(1)
         assert await _soon(gate.cancelled.get()) == run.run_id
         assert await runner.wait_until_idle(PATIENCE)
-    assert await world.state(run) == "RUNNING", "whoever heals it decides"
+    lost_runs = await world.rows("SELECT state, retry_attempt, error_class FROM scheduled_pipeline_runs")
+    assert lost_runs == [{"state": "PENDING", "retry_attempt": 1, "error_class": "WORKER_LOST"}]
 
 
 async def test_the_end_cancels_what_runs_and_reports_what_has_ended(world: World):
@@ -276,6 +277,9 @@ async def test_the_end_cancels_what_runs_and_reports_what_has_ended(world: World
         ("fails", {"error_class": "BAD_LUCK"}, "FAILED", "INVALID_CONFIGURATION"),
         ("usage_tracking", {"duration_ms": 1}, "COMPLETED", None),
         ("usage_tracking", {"duration_ms": -1}, "FAILED", "INVALID_CONFIGURATION"),
+        ("usage_tracking", {"until": "2030-01-15 11:59"}, "COMPLETED", None),
+        ("usage_tracking", {"until": "at noon"}, "FAILED", "INVALID_CONFIGURATION"),
+        ("usage_tracking", {"until": 12}, "FAILED", "INVALID_CONFIGURATION"),
         ("unheard_of", {}, "FAILED", "RESOURCE_NOT_FOUND"),
         ("crashes", {}, "RUNNING", None),
     ],
@@ -303,6 +307,43 @@ async def test_a_duration_is_meant_by_the_services_clock(world: World):
         await world.move_clock(NOON + timedelta(seconds=600))
         assert await runner.wait_until_idle(PATIENCE)
     assert await world.state(run) == "COMPLETED"
+
+
+async def test_until_is_a_moment_of_the_services_clock_which_retries_do_not_wait_for_again(world: World):
+    await world.customer()
+    until = (NOON + timedelta(minutes=5)).isoformat()
+    await world.run(template="fails", parameters={"failures": 1, "until": until})
+    async with _runner(world) as runner:
+        assert await runner.claim(1) == 1
+        await world.move_clock(NOON + timedelta(seconds=299))
+        assert not await runner.wait_until_idle(timedelta(milliseconds=200))
+        for minute in (5, 7):
+            await world.move_clock(NOON + timedelta(minutes=minute))
+            await runner.claim(1)
+            assert await runner.wait_until_idle(PATIENCE)
+    assert await world.rows("SELECT state, retry_attempt FROM scheduled_pipeline_runs") == [
+        {"state": "COMPLETED", "retry_attempt": 1}
+    ]
+
+
+async def test_many_who_wait_for_the_clock_read_it_as_often_as_one(world: World, monkeypatch: pytest.MonkeyPatch):
+    reads = 0
+    read = clock.read
+
+    async def counted(pool: Pool) -> datetime:
+        nonlocal reads
+        reads += 1
+        return await read(pool)
+
+    monkeypatch.setattr(clock, "read", counted)
+    monkeypatch.setattr(clock, "FRESH_FOR", timedelta(hours=1))
+    patient = PatientClock(world.pool)
+    assert await asyncio.gather(*(patient() for _ in range(10))) == [NOON] * 10
+    assert reads == 1
+    monkeypatch.setattr(clock, "FRESH_FOR", timedelta(0))
+    later = PatientClock(world.pool)
+    assert [await later() for _ in range(2)] == [NOON] * 2
+    assert reads == 3
 
 
 async def test_a_duration_begins_with_the_claim_however_late_its_executor_looks_at_the_clock(world: World):

@@ -83,6 +83,11 @@ class PipelineService:
         """Set the service's test clock, which goes forward only."""
         self._client.call("PUT", f"{API}/test-clock", body={"now": to.isoformat()})
 
+    def advance_clock(self, by: timedelta) -> datetime:
+        """Move the service's test clock forward from what it shows; returns its new time."""
+        answer = self._client.call("POST", f"{API}/test-clock/advance", body={"seconds": by.total_seconds()})
+        return datetime.fromisoformat(answer["now"])
+
     def follow_schedule(self, until: datetime) -> list[tuple[datetime, int]]:
         """Move the test clock to each time that is due, trigger the scheduler there, and work off its queue.
 

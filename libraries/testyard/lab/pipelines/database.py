@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool
 
-from testyard.lab.pipelines.waiting import Backoff, elapse
+from testyard.lab.pipelines.waiting import elapse
 
 Value = TypeVar("Value")
 Parameters: TypeAlias = Mapping[str, Any]
@@ -39,7 +39,9 @@ TRUSTED_AFTER_USE: Final = timedelta(seconds=1)
 """How long a connection that answered needs no question whether it still does, unless it was closed."""
 
 CONNECTS_AGAIN_WITHIN: Final = timedelta(seconds=1)
-"""How long connecting is tried again at once: the pool itself waits a whole second before its first repetition."""
+"""How long connecting is tried again and again: the pool itself waits a whole second before it repeats it."""
+
+CONNECTS_AGAIN_AFTER: Final = timedelta(milliseconds=50)
 
 # Any number, the same in every process: held shared by whoever touches quotas, exclusively by who opens a day.
 DAY_LOCK: Final = 7_319_002
@@ -63,16 +65,14 @@ class Connection(AsyncConnection[DictRow]):
         Raises:
             psycopg.OperationalError: The database is away.
         """
-        backoff = Backoff()
         ends_at = time.monotonic() + CONNECTS_AGAIN_WITHIN.total_seconds()
         while True:
             try:
                 return await super().connect(conninfo, **settings)
             except psycopg.OperationalError:
-                wait = backoff.next()
-                if time.monotonic() + wait.total_seconds() > ends_at:
+                if time.monotonic() >= ends_at:
                     raise
-            await elapse(wait)
+            await elapse(CONNECTS_AGAIN_AFTER)
 
     def may_have_ended(self) -> bool:
         """Whether it has not answered for a while, or there is something to read that nobody asked for."""

@@ -88,8 +88,8 @@ def abandon_run() -> None:
 class TemplateExecutor:
     """Runs the lab's templates.
 
-    All of them take how long they run first: ``duration_seconds`` by the service's clock, so that a test ends them
-    by moving it, or ``duration_ms`` of real time.
+    All of them take how long they run first: ``duration_ms`` of real time; by the service's clock, so that a test
+    ends them by moving it, ``duration_seconds``, or ``until`` a moment, which no retry waits for again.
 
     Args:
         crash: What the template ``crashes`` does.
@@ -111,8 +111,11 @@ class TemplateExecutor:
         if duration:
             await elapse(duration)
         duration = timedelta(seconds=_number(work, "duration_seconds", 0))
-        if duration:
-            await self._wait_until(work.claimed_at + duration)
+        ends = [work.claimed_at + duration] if duration else []
+        if "until" in work.parameters:
+            ends.append(_moment(work, "until"))
+        if ends:
+            await self._wait_until(max(ends))
         if template is Template.HANGS:
             await asyncio.Event().wait()
         elif template is Template.CRASHES:
@@ -131,6 +134,16 @@ def _number(work: Work, name: str, default: int) -> int:
         message = f"the parameter {name} is {str(value)[:80]!r}, expected a whole number from 0 to 1000000000"
         raise PipelineError(ErrorClass.INVALID_CONFIGURATION, message)
     return value
+
+
+def _moment(work: Work, name: str) -> datetime:
+    value = work.parameters[name]
+    try:
+        moment = datetime.fromisoformat(value)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (TypeError, ValueError):
+        message = f"the parameter {name} is {str(value)[:80]!r}, expected a time such as 2026-03-02T08:30:00Z"
+        raise PipelineError(ErrorClass.INVALID_CONFIGURATION, message) from None
 
 
 def _error_class(work: Work) -> ErrorClass:

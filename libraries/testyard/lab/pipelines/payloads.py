@@ -34,6 +34,8 @@ DEFAULT_PRIORITY: Final = 5
 MOST_LISTED: Final = 1000
 FARTHEST_OFFSET: Final = 1_000_000
 DEEPEST_JSON: Final = 32
+# A thousand years.
+LONGEST_ADVANCE: Final = 1000 * 366 * 86400
 # The parts of paths below /customers/ that are not ids.
 RESERVED_IDS: Final = frozenset({"onboard", "credentials", "pipelines"})
 TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f]*$"
@@ -296,6 +298,12 @@ class ClockSetting(Payload):
     """What time it shall be."""
 
     now: Moment
+
+
+class ClockAdvance(Payload):
+    """How far the time shall move."""
+
+    seconds: Annotated[float, Field(strict=True, ge=0, le=LONGEST_ADVANCE)]
 
 
 class Page(Payload):

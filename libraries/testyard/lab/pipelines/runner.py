@@ -37,8 +37,8 @@ class Runner:
     """Executes runs that it claims, until it is left: then it sends what it has to report and cancels the rest.
 
     A run whose claim was lost (healed, deleted) is cancelled with the next heartbeat. A runner that could send no
-    heartbeat for ``stale_after`` gives all its runs up, since another worker may have them. Reports are kept while
-    the database is away; sent twice, they count once.
+    heartbeat for ``stale_after`` gives all its runs up, since another worker may have them; those that none has it
+    reports as lost. Reports are kept while the database is away; sent twice, they count once.
 
     Args:
         pool: The service's connections.
@@ -75,7 +75,7 @@ class Runner:
         self._log = log
         self._running: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._ended: dict[tuple[str, int], Outcome] = {}
-        self._taken_away: set[tuple[str, int]] = set()
+        self._taken_away: dict[tuple[str, int], Failure | None] = {}
         self._unanswered: list[str] = []
         self._something_ended = asyncio.Event()
         self._queue_goes_on = False
@@ -206,10 +206,12 @@ class Runner:
             # Only a run that was taken away ends here; the others pass the runner's own end on.
             if key not in self._taken_away:
                 raise
+            failure = self._taken_away[key]
+            outcome = Outcome.of(work, failure) if failure else None
         except RunAbandonedError:
             _LOGGER.info("%s: abandoned run %s", self._name, work.run_id)
         finally:
-            self._taken_away.discard(key)
+            self._taken_away.pop(key, None)
             del self._running[key]
             if outcome is not None:
                 self._ended[key] = outcome
@@ -282,18 +284,20 @@ class Runner:
             started = time.monotonic()
             try:
                 ours = await claims.heartbeat(self._pool, running)
-                self._take_away([key for key in running if key[0] not in ours], "it is not ours any more")
+                for key in running:
+                    if key[0] not in ours:
+                        self._take_away(key, "it is not ours any more")
                 await claims.heartbeat_of_ended(self._pool, ended)
                 last_sent = started
             except DATABASE_TROUBLE as trouble:
                 _LOGGER.warning("%s: no heartbeat: %s", self._name, trouble)
                 if time.monotonic() - last_sent > self._stale_after.total_seconds():
-                    self._take_away(list(self._running), "no heartbeat could be sent for too long")
+                    for key in list(self._running):
+                        self._take_away(key, "no heartbeat could be sent for too long", lost=True)
 
-    def _take_away(self, keys: Sequence[tuple[str, int]], reason: str) -> None:
-        for key in keys:
-            task = self._running.get(key)
-            if task is not None:
-                _LOGGER.warning("%s: gave up run %s: %s", self._name, key[0], reason)
-                self._taken_away.add(key)
-                task.cancel()
+    def _take_away(self, key: tuple[str, int], reason: str, *, lost: bool = False) -> None:
+        task = self._running.get(key)
+        if task is not None:
+            _LOGGER.warning("%s: gave up run %s: %s", self._name, key[0], reason)
+            self._taken_away[key] = Failure(ErrorClass.WORKER_LOST, reason) if lost else None
+            task.cancel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from fastapi import APIRouter
@@ -11,7 +11,7 @@ from testyard.lab.pipelines.answers import Clock, ClockKind, Health
 from testyard.lab.pipelines.authentication import AdminOnly
 from testyard.lab.pipelines.errors import RefusedError, refusals, with_body
 from testyard.lab.pipelines.migrate import applied_version
-from testyard.lab.pipelines.payloads import ClockSetting
+from testyard.lab.pipelines.payloads import ClockAdvance, ClockSetting
 from testyard.lab.pipelines.service import ServiceOf
 from testyard.lab.pipelines.store import clock
 from testyard.lab.pipelines.store.clock import ClockError
@@ -49,5 +49,14 @@ async def move_clock(service: ServiceOf, setting: ClockSetting) -> Clock:
         raise RefusedError(409, f"the clock goes from {EARLIEST.date()} to {LATEST.date()}")
     try:
         return Clock(now=await clock.move(service.pool, setting.now.astimezone(UTC)))
+    except ClockError as error:
+        raise RefusedError(409, str(error)) from None
+
+
+@clock_router.post("/advance", responses=with_body(401, 403, 409))
+async def advance_clock(service: ServiceOf, advance: ClockAdvance) -> Clock:
+    """Move the service's time forward from what it is."""
+    try:
+        return Clock(now=await clock.advance(service.pool, timedelta(seconds=advance.seconds), LATEST))
     except ClockError as error:
         raise RefusedError(409, str(error)) from None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import asyncio
+import time
+from datetime import datetime, timedelta
+from typing import Final
 
 from testyard.lab.pipelines.database import Connection, DatabaseUnavailableError, Pool, fetch, in_transaction
 from testyard.lab.pipelines.store.queue_signal import NOTIFY_RUNS_PENDING
+
+FRESH_FOR: Final = timedelta(milliseconds=20)
 
 _MOVE = """
     INSERT INTO test_clock (moment)
@@ -13,9 +18,14 @@ _MOVE = """
     ON CONFLICT (single) DO UPDATE SET moment = excluded.moment WHERE test_clock.moment <= excluded.moment
     RETURNING moment"""
 
+_ADVANCE = """
+    INSERT INTO test_clock (moment) VALUES (service_now() + %(by)s)
+    ON CONFLICT (single) DO UPDATE SET moment = test_clock.moment + %(by)s
+    RETURNING moment"""
+
 
 class ClockError(Exception):
-    """The test clock was to go back."""
+    """The test clock was to go back, or too far."""
 
 
 async def read(pool: Pool) -> datetime:
@@ -35,6 +45,8 @@ async def read(pool: Pool) -> datetime:
 class PatientClock:
     """Reads the service's clock for those who have begun something: while the database is away, time stands still.
 
+    Many who look at it again and again cost the database no more than one.
+
     Args:
         pool: The service's connections.
     """
@@ -42,19 +54,54 @@ class PatientClock:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._last: datetime | None = None
+        self._looks_again_at = 0.0
+        self._looking = asyncio.Lock()
 
     async def __call__(self) -> datetime:
-        """The service's time.
+        """The service's time, read ``FRESH_FOR`` ago at most.
 
         Raises:
             DatabaseUnavailableError: The database is away and the clock was never read before.
         """
-        try:
-            self._last = await read(self._pool)
-        except DatabaseUnavailableError:
-            if self._last is None:
-                raise
-        return self._last
+        async with self._looking:
+            if self._last is None or time.monotonic() >= self._looks_again_at:
+                try:
+                    self._last = await read(self._pool)
+                except DatabaseUnavailableError:
+                    if self._last is None:
+                        raise
+                self._looks_again_at = time.monotonic() + FRESH_FOR.total_seconds()
+            return self._last
+
+
+async def advance(pool: Pool, by: timedelta, latest: datetime) -> datetime:
+    """Move the test clock forward from what it shows.
+
+    Args:
+        pool: The service's connections.
+        by: How far.
+        latest: What it shows at most.
+
+    Returns:
+        The service's new time.
+
+    Raises:
+        ClockError: It would show a later time.
+    """
+
+    async def work(connection: Connection) -> datetime:
+        async with connection.pipeline():
+            cursor = await connection.execute(_ADVANCE, {"by": by})
+            # A retry may have become due.
+            await connection.execute(NOTIFY_RUNS_PENDING)
+        row = await cursor.fetchone()
+        assert row is not None
+        moment: datetime = row["moment"]
+        if moment > latest:
+            raise ClockError(f"the clock goes to {latest.date()}")
+        return moment
+
+    return await in_transaction(pool, work)
 
 
 async def move(pool: Pool, moment: datetime) -> datetime:
