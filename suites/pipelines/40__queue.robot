@@ -77,9 +77,9 @@ A Run Whose Executor Is Silent Is Taken Up Again
     [Setup]    Customer Is Onboarded    haunted    PROFESSIONAL
     GROUP    When one executor sends heartbeats and another does not
         ${alive}    Pipeline Is Running    haunted    cost_billing
-        ${run}    Pipeline Is Run    haunted    cost_billing    &{PIPELINE_PARAMETERS}
-        ${claim}    Run Is Taken By    ghost    ${run}
-        Run Should Become    ${run}    PENDING    retry_attempt=1    within=${WITHIN}[pipeline]
+        ${run}    ${claim}    Pipeline Is Run By    ghost    haunted    cost_billing
+        Heartbeats Should Have Been Sent For    ${alive}
+        Silence Should Cost Worker Its Run    ghost    ${run}
     END
     GROUP    Then only the silent one's run is started again
         Move The Clock    by=1 minute

@@ -205,6 +205,16 @@ def never_healed() -> None:
     change_sql("WHERE state = 'RUNNING' AND heartbeat_at <", "WHERE false AND heartbeat_at <")
 
 
+@pipeline_defect("no-heartbeats", "executors send no heartbeats", "PIPE-C21")
+def no_heartbeats() -> None:
+    from testyard.lab.pipelines.runner import Runner
+
+    async def forget(_: Any, __: Runner) -> None:
+        return
+
+    wrap(Runner, "_send_heartbeats_forever", forget)
+
+
 @pipeline_defect("late-report-counts", "a worker that was given up can still report", "PIPE-C21")
 def late_report_counts() -> None:
     from testyard.lab.pipelines.routes import reports
@@ -439,6 +449,7 @@ PIPELINE_DEFECTS: tuple[Defect, ...] = (
     taken_by_two,
     way_back,
     never_healed,
+    no_heartbeats,
     late_report_counts,
     stored_in_clear,
     revoked_key_opens,
