@@ -61,6 +61,11 @@ class Service:
             case "POST", ["test-clock", "advance"]:
                 self.now += timedelta(seconds=json.loads(request.content)["seconds"])
                 answer = {"now": self.now.isoformat()}
+            case "POST", ["customers", "pipelines", "configure"]:
+                wanted = json.loads(request.content)
+                if wanted["schedule"] == "whenever":
+                    return httpx.Response(422, json={"detail": "schedule: five fields are expected"})
+                answer = {"timezone": "UTC", "priority": 5, **wanted, "config_id": f"of-{wanted['domain']}"}
             case "POST", ["scheduler", "trigger"]:
                 answer = self.trigger()
             case "POST", ["scheduler", "process"]:

@@ -14,13 +14,15 @@ from robot.libraries.BuiltIn import BuiltIn
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.json_client import JsonClient
 from testyard.core.redact import secrets_in_use
+from testyard.core.tables import html_table
 from testyard.pipelines.cleanup import delete_customers
 from testyard.pipelines.secrecy import check_none_is_in
-from testyard.pipelines.service import PipelineService
+from testyard.pipelines.service import PipelineService, configure_pipelines
 
 from PipelineLibrary.session import Session
 
 ADMIN_SESSION = "admin"
+CONFIGURATION_COLUMNS = ("provider", "domain", "template_name", "schedule", "timezone", "priority", "config_id")
 
 
 class CustomerKeywords:
@@ -62,7 +64,36 @@ class CustomerKeywords:
             | Act As Customer | acme_corp | ${key} |
         """
         secrets_in_use.add(api_key.value)
+        self._session.keys[session] = api_key.value
         self._open_session(session, {"X-API-Key": api_key.value})
+
+    @keyword(tags=["Setup", "Evidence"])
+    def configure_pipelines(self, session: str, pipelines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Configure pipelines of a customer, several at the same time, and draw a table of them.
+
+        Args:
+            session: The customer's, as `Act As Customer` called it.
+            pipelines: What each call says of its pipeline.
+
+        Returns:
+            The configurations, in the same order.
+
+        Raises:
+            UnexpectedAnswerError: The service refused one; tells why. Others may have been made.
+            UserError: Nobody acts as this customer.
+
+        Example:
+            | Configure Pipelines | acme_corp | ${pipelines} |
+        """
+        key = self._session.keys.get(session)
+        if key is None:
+            known = ", ".join(self._session.keys) or "(nobody)"
+            message = f"Nobody acts as the customer {session!r}, expected one of {known}: 'Act As Customer' first."
+            raise UserError(message)
+        made = configure_pipelines(self._session.url, key, pipelines)
+        rows = [tuple(configuration[column] for column in CONFIGURATION_COLUMNS) for configuration in made]
+        logger.info(html_table(f"Configured: {len(rows)}", CONFIGURATION_COLUMNS, rows, folded=True), html=True)
+        return made
 
     @keyword(tags=["Getter"])
     def id_of_customer(self, name: str) -> str:
@@ -209,6 +240,8 @@ class CustomerKeywords:
 
 def _register_key(response: Any, *_: Any, **__: Any) -> None:
     """Mask the API key in an answer, before anybody logs it."""
+    if b"api_key" not in response.content:
+        return
     try:
         answer = response.json()
     except ValueError:

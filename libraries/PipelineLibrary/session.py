@@ -16,12 +16,14 @@ class Session:
         url: Where the service is.
         run: The run's id, with which the ids of its customers end.
         customers: The ids that were given to customers since the service is in use.
+        keys: The API keys of those whom suites act as, by the names of their sessions.
     """
 
     def __init__(self) -> None:
         self.url = ""
         self.run = f"ty{secrets.token_hex(3)}"
         self.customers: list[str] = []
+        self.keys: dict[str, str] = {}
         self._service: PipelineService | None = None
 
     @property
@@ -47,6 +49,7 @@ class Session:
             self._service.close()
         self._service = None
         self.customers.clear()
+        self.keys.clear()
 
     def customer(self, name: str) -> str:
         """The id under which this run has a customer."""

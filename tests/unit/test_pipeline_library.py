@@ -103,6 +103,34 @@ def test_a_customers_session_carries_their_key_only(library, sessions):
     assert API_KEY not in secrets_in_use.mask(f"the key {API_KEY}")
 
 
+def test_pipelines_are_configured_as_their_customer_and_come_back_in_order(library, service, tables):
+    library.act_as_customer("acme", Secret(API_KEY))
+    domains = ["COST", "SECURITY", "COMPLIANCE", "OBSERVABILITY", "COST"]
+    made = library.configure_pipelines("acme", [_pipeline(domain) for domain in domains])
+    assert [configuration["config_id"] for configuration in made] == [f"of-{domain}" for domain in domains]
+    assert {it.headers["X-API-Key"] for it in service.requests} == {API_KEY}
+    assert not any("X-Admin-Key" in it.headers for it in service.requests)
+    assert "Configured: 5" in tables[-1]
+    assert "of-OBSERVABILITY" in tables[-1]
+
+
+def test_a_refused_pipeline_is_told(library):
+    library.act_as_customer("acme", Secret(API_KEY))
+    with pytest.raises(UnexpectedAnswerError, match=r"422.*five fields are expected"):
+        library.configure_pipelines("acme", [_pipeline("COST"), _pipeline("COST", schedule="whenever")])
+
+
+def test_pipelines_of_somebody_unknown_are_not_configured(library, service):
+    library.act_as_customer("acme", Secret(API_KEY))
+    with pytest.raises(UserError, match="Nobody acts as the customer 'globex', expected one of acme"):
+        library.configure_pipelines("globex", [_pipeline("COST")])
+    assert not service.requests
+
+
+def _pipeline(domain: str, schedule: str = "0 * * * *") -> dict[str, str]:
+    return {"provider": "GCP", "domain": domain, "template_name": "cost_billing", "schedule": schedule}
+
+
 def test_a_key_in_an_answer_is_masked_before_anybody_logs_the_answer(library, sessions):
     answer = requests.Response()
     answer._content = b'{"api_key": "key-in-an-answer-3"}'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
@@ -14,6 +16,7 @@ from testyard.pipelines.history import ENDS, RunState
 
 API = "/api/v1"
 MOST_RUNS = 1000
+AT_ONCE = 4
 
 
 class PipelineService:
@@ -209,6 +212,32 @@ class PipelineService:
                 f"Run {run} should have gone through {', '.join(states)}, but went through {', '.join(gone)}."
             )
             raise NotMetError(message)
+
+
+def configure_pipelines(url: str, api_key: str, pipelines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Configure pipelines of a customer, several at the same time.
+
+    Args:
+        url: Where the service is.
+        api_key: The customer's.
+        pipelines: The bodies of the calls.
+
+    Returns:
+        The configurations, in the order of the pipelines.
+
+    Raises:
+        UnexpectedAnswerError: One was refused; tells why. Others may have been made.
+    """
+    with (
+        JsonClient(url, headers={"X-API-Key": api_key}, secret=api_key, name="the pipeline service") as customer,
+        ThreadPoolExecutor(AT_ONCE) as threads,
+    ):
+
+        def configure(pipeline: Mapping[str, Any]) -> dict[str, Any]:
+            answer: dict[str, Any] = customer.call("POST", f"{API}/customers/pipelines/configure", body=pipeline)
+            return answer
+
+        return list(threads.map(configure, pipelines))
 
 
 def count_by_state(runs: list[dict[str, Any]]) -> dict[str, int]:

@@ -308,7 +308,7 @@ def validate(expression: str, zone: str) -> None:
     Raises:
         CronError: The expression or the zone cannot be used, or the expression is never due.
     """
-    Schedule.parse(expression, zone)
+    _parsed(expression, zone)
 
 
 def next_time(expression: str, zone: str, after: datetime) -> datetime:
