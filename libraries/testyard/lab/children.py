@@ -13,8 +13,10 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import IO, Protocol
 
 from testyard.core.deadline import Deadline, seconds
 from testyard.core.errors import UserError
@@ -27,6 +29,38 @@ DIRECTORY_PREFIX = "testyard-"
 
 class LabError(UserError):
     """The lab could not be started or stopped."""
+
+
+class ChildProcess(Protocol):
+    """What the lab needs to know of its processes, whoever has started them; a ``subprocess.Popen`` has it."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    @property
+    def stdin(self) -> IO[bytes] | None:
+        """The other end of its standard input, where that is a pipe."""
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        """The other end of its standard output, where that is a pipe."""
+
+    @property
+    def stderr(self) -> IO[bytes] | None:
+        """The other end of its standard error, where that is a pipe."""
+
+    def poll(self) -> int | None:
+        """Its exit status, negative when a signal ended it; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended; ``subprocess.TimeoutExpired`` when it has not after so many seconds."""
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM)."""
+
+    def kill(self) -> None:
+        """End it (SIGKILL)."""
 
 
 def new_directory(place: Path | None = None) -> Path:
@@ -53,7 +87,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
 
 
 def wait_until_ready(
-    process: subprocess.Popen[bytes],
+    process: ChildProcess,
     name: str,
     ready: Callable[[], object],
     deadline: Deadline,
@@ -76,8 +110,7 @@ def wait_until_ready(
         status = process.poll()
         if status is not None:
             said = log.read_bytes() if log else process.stderr.read() if process.stderr else b""
-            reason = (said.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
-            message = f"{name} ended with status {status} instead of starting: {reason}"
+            message = f"{name} ended with status {status} instead of starting: {last_line(said)}"
             raise LabError(message)
         try:
             ready()
@@ -91,13 +124,20 @@ def wait_until_ready(
         deadline.pause(timedelta(milliseconds=10))
 
 
-def wait_for_the_end(process: subprocess.Popen[bytes]) -> None:
+def last_line(said: bytes) -> str:
+    """The last line of what a process has said: the reason for which it has ended."""
+    return (said.decode(errors="replace").strip().splitlines() or ["no reason given"])[-1]
+
+
+def wait_for_the_end(process: ChildProcess) -> None:
     """Wait until a child whose standard input was closed has ended; kill it when it takes too long."""
-    try:
-        process.wait(STOP_TIMEOUT.total_seconds())
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    # How it has ended is not known when its fork server was killed; that it has ended is enough here.
+    with suppress(LabError):
+        try:
+            process.wait(STOP_TIMEOUT.total_seconds())
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe:
             pipe.close()

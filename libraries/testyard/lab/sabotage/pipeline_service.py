@@ -2,9 +2,15 @@
 
 import sys
 
-from testyard.lab.pipelines.__main__ import main
+from testyard.lab.pipelines.__main__ import main as serve
 from testyard.lab.sabotage.pipelines import break_this_process
 
-if __name__ == "__main__":
+
+def main() -> int:
+    """Break this process, then run the service; gives the exit status."""
     break_this_process()
+    return serve()
+
+
+if __name__ == "__main__":
     sys.exit(main())

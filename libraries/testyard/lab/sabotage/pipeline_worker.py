@@ -2,9 +2,15 @@
 
 import sys
 
-from testyard.lab.pipelines.worker import main
+from testyard.lab.pipelines.worker import main as work
 from testyard.lab.sabotage.pipelines import break_this_process
 
-if __name__ == "__main__":
+
+def main() -> int:
+    """Break this process, then run the worker; gives the exit status."""
     break_this_process()
+    return work()
+
+
+if __name__ == "__main__":
     sys.exit(main())

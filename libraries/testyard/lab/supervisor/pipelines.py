@@ -7,14 +7,13 @@ import functools
 import os
 import secrets
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
+from subprocess import PIPE
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
@@ -27,6 +26,7 @@ from testyard.core.json_client import JsonClient, UnexpectedAnswerError, Unreach
 from testyard.core.redact import secrets_in_use
 from testyard.lab.children import (
     START_TIMEOUT,
+    ChildProcess,
     LabError,
     listening_socket,
     new_directory,
@@ -34,6 +34,7 @@ from testyard.lab.children import (
     wait_for_the_end,
     wait_until_ready,
 )
+from testyard.lab.fork_server.client import ForkServer
 from testyard.lab.servers.fault_proxy import FaultProxy
 from testyard.lab.servers.mailbox import Mailbox
 from testyard.lab.servers.postgresql import PostgresqlServer, ShutdownMode
@@ -66,7 +67,7 @@ class PipelineWorker:
     """
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: ChildProcess
     executions: Path
 
 
@@ -101,7 +102,8 @@ class PipelineLab:
         self.workers: dict[str, PipelineWorker] = {}
         self._directory = new_directory()
         self._proxy: FaultProxy | None = None
-        self._service: subprocess.Popen[bytes] | None = None
+        self._service: ChildProcess | None = None
+        self._forks: ForkServer | None = None
         self._client: JsonClient | None = None
 
     def __enter__(self) -> Self:
@@ -123,9 +125,11 @@ class PipelineLab:
         deadline = Deadline(within)
         try:
             self._directory.mkdir(mode=0o700)
+            self._forks = ForkServer(*self.modules)
+            self._forks.start()
             self.mailbox.start()
             self.webhooks.start()
-            # It gets ready to listen while PostgreSQL does: both take a second or two.
+            # Its modules are imported while PostgreSQL starts: both take a second or two.
             self._launch_service()
             self.postgresql.start(within)
             self.postgresql.create_database(DATABASE)
@@ -234,8 +238,10 @@ class PipelineLab:
         return self._proxy
 
     def lives(self) -> bool:
-        """Whether the service's process runs."""
-        return self._service is not None and self._service.poll() is None
+        """Whether the service's process runs, and more can be started."""
+        if self._service is None or self._forks is None or not self._forks.lives():
+            return False
+        return self._service.poll() is None
 
     def start_workers(self, *names: str, within: timedelta = START_TIMEOUT, options: tuple[str, ...] = ()) -> None:
         """Start worker processes that claim and execute runs, all at the same time.
@@ -321,6 +327,8 @@ class PipelineLab:
             self._proxy.stop()
         self.mailbox.stop()
         self.webhooks.stop()
+        if self._forks is not None:
+            self._forks.stop()
         self.postgresql.stop()
         self._proxy = None
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -359,20 +367,22 @@ class PipelineLab:
         *arguments: str,
         descriptors: tuple[int, ...] = (),
         variables: Mapping[str, str] | None = None,
-    ) -> subprocess.Popen[bytes]:
+    ) -> ChildProcess:
+        if self._forks is None:
+            message = "The pipeline service of the lab is not running."
+            raise LabError(message)
         with self._log_of(name).open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                env={**os.environ, **self._keys, **(variables or {})},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+            return self._forks.fork(
+                *(module, *arguments),
+                stdin=PIPE,
+                stdout=PIPE,
                 stderr=log,
-                pass_fds=descriptors,
-                start_new_session=True,  # Ctrl-C is for the run; it stops the lab in its teardown
+                environment={**self._keys, **(variables or {})},
+                descriptors=descriptors,
             )
 
 
-def _tell(process: subprocess.Popen[bytes], line: str) -> None:
+def _tell(process: ChildProcess, line: str) -> None:
     assert process.stdin is not None
     # One that has ended already is told of by whoever waits for it.
     with suppress(BrokenPipeError):
@@ -380,7 +390,7 @@ def _tell(process: subprocess.Popen[bytes], line: str) -> None:
         process.stdin.flush()
 
 
-def _said_ready(process: subprocess.Popen[bytes]) -> None:
+def _said_ready(process: ChildProcess) -> None:
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
     if not process.stdout.read():
@@ -388,7 +398,7 @@ def _said_ready(process: subprocess.Popen[bytes]) -> None:
         raise UnreachableError(message)
 
 
-def _end(*processes: subprocess.Popen[bytes]) -> None:
+def _end(*processes: ChildProcess) -> None:
     """Tell all of them before waiting for the first."""
     for process in processes:
         if process.stdin:
