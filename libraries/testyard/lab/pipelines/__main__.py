@@ -17,6 +17,7 @@ from typing import Final
 import psycopg
 import uvicorn
 from pydantic import SecretStr
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from testyard.core.errors import UserError
 from testyard.core.redact import mask_log_records, secrets_in_use
@@ -99,6 +100,8 @@ async def _serve(settings: Settings, listening: socket.socket, *, end_with_stdin
             application,
             # Not whichever is installed: what the lab does must not depend on it.
             loop="asyncio",
+            http=HttpToolsProtocol,
+            ws="none",
             # This function runs the lifespan itself: what goes wrong in it is then told in one line.
             lifespan="off",
             access_log=False,

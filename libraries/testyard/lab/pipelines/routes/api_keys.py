@@ -11,11 +11,12 @@ from testyard.lab.pipelines.authentication import OwnId
 from testyard.lab.pipelines.errors import not_found, refusals, with_body
 from testyard.lab.pipelines.keys import key_hash, new_api_key
 from testyard.lab.pipelines.payloads import KeyId, NewApiKey
+from testyard.lab.pipelines.routes import PREFIX
 from testyard.lab.pipelines.service import ServiceOf
 from testyard.lab.pipelines.store import keys
 from testyard.lab.pipelines.store.keys import ApiKey, NewKey
 
-router = APIRouter(prefix="/customers/{customer_id}/api-keys", tags=["api keys"])
+router = APIRouter(prefix=f"{PREFIX}/customers/{{customer_id}}/api-keys", tags=["api keys"])
 
 
 @router.get("", responses=refusals(401, 404))

@@ -10,11 +10,12 @@ from testyard.lab.pipelines.cron import CronError
 from testyard.lab.pipelines.errors import not_found, refusals, refused_field, with_body
 from testyard.lab.pipelines.payloads import ConfigId, NewConfiguration
 from testyard.lab.pipelines.records import Configuration
+from testyard.lab.pipelines.routes import PREFIX
 from testyard.lab.pipelines.service import ServiceOf
 from testyard.lab.pipelines.store import configurations
 from testyard.lab.pipelines.store.configurations import Wanted
 
-router = APIRouter(prefix="/customers/pipelines", tags=["pipelines"])
+router = APIRouter(prefix=f"{PREFIX}/customers/pipelines", tags=["pipelines"])
 
 
 @router.post("/configure", responses=with_body(401))

@@ -11,11 +11,12 @@ from testyard.lab.pipelines.authentication import Customer
 from testyard.lab.pipelines.encryption import credential_context
 from testyard.lab.pipelines.errors import RefusedError, not_found, refusals, with_body
 from testyard.lab.pipelines.payloads import CredentialId, NewCredential
+from testyard.lab.pipelines.routes import PREFIX
 from testyard.lab.pipelines.service import ServiceOf
 from testyard.lab.pipelines.store import credentials
 from testyard.lab.pipelines.store.credentials import Credential
 
-router = APIRouter(prefix="/customers/credentials", tags=["credentials"])
+router = APIRouter(prefix=f"{PREFIX}/customers/credentials", tags=["credentials"])
 
 
 @router.post("", responses=with_body(401, 409))

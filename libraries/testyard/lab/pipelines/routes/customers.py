@@ -13,13 +13,14 @@ from testyard.lab.pipelines.errors import RefusedError, not_found, refusals, wit
 from testyard.lab.pipelines.keys import key_hash, new_api_key
 from testyard.lab.pipelines.payloads import CustomerChange, CustomerId, Onboarding
 from testyard.lab.pipelines.records import Customer
+from testyard.lab.pipelines.routes import PREFIX
 from testyard.lab.pipelines.service import ServiceOf
 from testyard.lab.pipelines.store import customers, quotas, runs
 from testyard.lab.pipelines.store.keys import NewKey
 
 FIRST_KEY_NAME: Final = "onboarding"
 
-router = APIRouter(prefix="/customers", tags=["customers"])
+router = APIRouter(prefix=f"{PREFIX}/customers", tags=["customers"])
 
 
 @router.post("/onboard", responses=with_body(401, 403, 409), dependencies=[AdminOnly])

@@ -11,12 +11,13 @@ from testyard.lab.pipelines.authentication import OwnIdOrAdmin
 from testyard.lab.pipelines.errors import not_found, refusals, with_body
 from testyard.lab.pipelines.payloads import ChannelTarget
 from testyard.lab.pipelines.records import DeadLetter, NotificationChannel
+from testyard.lab.pipelines.routes import PREFIX
 from testyard.lab.pipelines.service import Service, ServiceOf
 from testyard.lab.pipelines.store import customers, notifications
 
 MOST_CHANNELS = 20
 
-router = APIRouter(prefix="/customers/{customer_id}/notifications", tags=["notifications"])
+router = APIRouter(prefix=f"{PREFIX}/customers/{{customer_id}}/notifications", tags=["notifications"])
 
 
 @router.get("", responses=refusals(401, 404))

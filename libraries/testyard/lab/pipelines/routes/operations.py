@@ -12,6 +12,7 @@ from testyard.lab.pipelines.authentication import AdminOnly
 from testyard.lab.pipelines.errors import RefusedError, refusals, with_body
 from testyard.lab.pipelines.migrate import applied_version
 from testyard.lab.pipelines.payloads import ClockAdvance, ClockSetting
+from testyard.lab.pipelines.routes import PREFIX
 from testyard.lab.pipelines.service import ServiceOf
 from testyard.lab.pipelines.store import clock
 from testyard.lab.pipelines.store.clock import ClockError
@@ -20,8 +21,8 @@ from testyard.lab.pipelines.store.clock import ClockError
 EARLIEST: Final = datetime(1970, 1, 2, tzinfo=UTC)
 LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
-health_router = APIRouter(tags=["operations"])
-clock_router = APIRouter(prefix="/test-clock", tags=["operations"], dependencies=[AdminOnly])
+health_router = APIRouter(prefix=PREFIX, tags=["operations"])
+clock_router = APIRouter(prefix=f"{PREFIX}/test-clock", tags=["operations"], dependencies=[AdminOnly])
 
 
 @health_router.get("/health", responses=refusals())

@@ -9,10 +9,11 @@ from testyard.lab.pipelines.authentication import AdminOnly, OwnIdOrAdmin
 from testyard.lab.pipelines.errors import not_found, refusals, with_body
 from testyard.lab.pipelines.payloads import CustomerId, QuotaChange
 from testyard.lab.pipelines.records import Quota
+from testyard.lab.pipelines.routes import PREFIX
 from testyard.lab.pipelines.service import ServiceOf
 from testyard.lab.pipelines.store import customers, quotas
 
-router = APIRouter(prefix="/customers/{customer_id}", tags=["quotas"])
+router = APIRouter(prefix=f"{PREFIX}/customers/{{customer_id}}", tags=["quotas"])
 
 
 @router.get("/subscription/quota", responses=refusals(401, 404))

@@ -12,6 +12,7 @@ from testyard.lab.pipelines.errors import RefusedError, not_found, with_body
 from testyard.lab.pipelines.payloads import Failure, Report, RunId, Start
 from testyard.lab.pipelines.records import Failure as FailureRecord
 from testyard.lab.pipelines.records import Outcome, Run
+from testyard.lab.pipelines.routes import PREFIX
 from testyard.lab.pipelines.service import Service, ServiceOf
 from testyard.lab.pipelines.states import TRANSITIONS, RunState
 from testyard.lab.pipelines.store import claims, outcomes, runs
@@ -21,7 +22,7 @@ _OF_THE_NEWEST_CLAIM = Report()
 _FOR_NO_KNOWN_REASON = Failure()
 
 router = APIRouter(
-    prefix="/pipeline-runs/{run_id}",
+    prefix=f"{PREFIX}/pipeline-runs/{{run_id}}",
     tags=["reports"],
     dependencies=[AdminOnly],
     responses=with_body(401, 403, 404, 409),

@@ -20,6 +20,7 @@ from testyard.lab.pipelines.payloads import (
     TemplateName,
 )
 from testyard.lab.pipelines.records import CustomerStatus, Run
+from testyard.lab.pipelines.routes import PREFIX
 from testyard.lab.pipelines.service import Service, ServiceOf
 from testyard.lab.pipelines.states import RunState
 from testyard.lab.pipelines.store import admission, customers, quotas, runs
@@ -28,7 +29,7 @@ QUOTA_RETRY_AFTER = 86400
 """Seconds after which a day's quota may have room again."""
 _WITH_DEFAULTS = DirectRun()
 
-router = APIRouter(tags=["runs"])
+router = APIRouter(prefix=PREFIX, tags=["runs"])
 
 
 @router.get("/customers/{customer_id}/pipelines/yet-to-run", responses=refusals(401, 404))

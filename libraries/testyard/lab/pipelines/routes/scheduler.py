@@ -11,10 +11,13 @@ from testyard.lab.pipelines.authentication import AdminOnly
 from testyard.lab.pipelines.errors import refusals
 from testyard.lab.pipelines.payloads import AllRunsFilter, TriggerLimit
 from testyard.lab.pipelines.records import Run
+from testyard.lab.pipelines.routes import PREFIX
 from testyard.lab.pipelines.service import ServiceOf
 from testyard.lab.pipelines.store import admission, runs
 
-router = APIRouter(prefix="/scheduler", tags=["scheduler"], dependencies=[AdminOnly], responses=refusals(401, 403))
+router = APIRouter(
+    prefix=f"{PREFIX}/scheduler", tags=["scheduler"], dependencies=[AdminOnly], responses=refusals(401, 403)
+)
 
 
 @router.post("/trigger")
