@@ -48,6 +48,8 @@ SERVICE_NAME = "the pipeline service of the lab"
 STALE_AFTER = timedelta(seconds=1.5)
 # Longer than any statement takes on the few rows of a suite.
 DATABASE_TIMEOUT = timedelta(seconds=1)
+# Where it is going to be away, every test waits for this.
+DATABASE_TIMEOUT_WHERE_BREAKABLE = timedelta(seconds=0.6)
 
 # So short that a test can let a receiver fail until a notification is given up.
 NOTIFICATION_RETRY = timedelta(milliseconds=50)
@@ -81,7 +83,7 @@ class PipelineLab:
     Attributes:
         admin_key: What admin calls to the service carry.
         modules: The modules that are started as the service and as a worker.
-        database_timeout: How long the database may take until it counts as away.
+        database_timeout: How long the database may take until it counts as away; shorter where it is breakable.
         breakable: Whether the network between the service and PostgreSQL can be broken.
     """
 
@@ -151,16 +153,12 @@ class PipelineLab:
         if breakable == self.breakable:
             return
         self.breakable = breakable
-        self._end_service()
-        self._launch_service()
-        self._connect_service(Deadline(within))
-
-    def _end_service(self) -> None:
-        if self._service is not None:
-            _end(self._service)
-        if self._client is not None:
-            self._client.close()
-        self._service = self._client = None
+        service, client = self._service, self._client
+        try:
+            self._launch_service()
+            self._connect_service(Deadline(within))
+        finally:
+            _end_service(service, client)
 
     def _launch_service(self) -> None:
         with listening_socket(LOOPBACK, 0) as listener:
@@ -322,7 +320,8 @@ class PipelineLab:
     def stop(self) -> None:
         """End every process; safe to call again."""
         self._end_workers()
-        self._end_service()
+        _end_service(self._service, self._client)
+        self._service = self._client = None
         if self._proxy is not None:
             self._proxy.stop()
         self.mailbox.stop()
@@ -352,9 +351,12 @@ class PipelineLab:
         return urlunsplit(parts._replace(netloc=f"{credentials}@{self.proxy.host}:{self.proxy.port}"))
 
     def _times(self) -> tuple[str, ...]:
+        database_timeout = self.database_timeout
+        if self.breakable:
+            database_timeout = min(database_timeout, DATABASE_TIMEOUT_WHERE_BREAKABLE)
         return (
             *("--test-clock", "--stale-after", str(STALE_AFTER.total_seconds())),
-            *("--database-timeout", str(self.database_timeout.total_seconds())),
+            *("--database-timeout", str(database_timeout.total_seconds())),
         )
 
     def _log_of(self, name: str) -> Path:
@@ -396,6 +398,13 @@ def _said_ready(process: ChildProcess) -> None:
     if not process.stdout.read():
         message = "It has not said that it is ready."
         raise UnreachableError(message)
+
+
+def _end_service(service: ChildProcess | None, client: JsonClient | None) -> None:
+    if service is not None:
+        _end(service)
+    if client is not None:
+        client.close()
 
 
 def _end(*processes: ChildProcess) -> None:
