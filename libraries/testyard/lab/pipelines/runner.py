@@ -37,8 +37,8 @@ class Runner:
     """Executes runs that it claims, until it is left: then it sends what it has to report and cancels the rest.
 
     A run whose claim was lost (healed, deleted) is cancelled with the next heartbeat. A runner that could send no
-    heartbeat for ``stale_after`` gives all its runs up, since another worker may have them; those that none has it
-    reports as lost. Reports are kept while the database is away; sent twice, they count once.
+    heartbeat for ``stale_after`` gives all its runs up, since another worker may have them; what nobody has taken
+    it reports as lost. Reports are kept while the database is away; sent twice, they count once.
 
     Args:
         pool: The service's connections.
