@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -71,6 +72,11 @@ class Service:
             case "POST", ["scheduler", "process"]:
                 answer = {"processed": self.queued > 0, "run_id": "run-1"}
                 self.queued = max(self.queued - 1, 0)
+            case "GET", ["scheduler", "queue", "status"]:
+                states = Counter(run["state"] for run in self.runs)
+                names = {"scheduled": "SCHEDULED", "queued": "PENDING", "running": "RUNNING"}
+                ends = {name: name.upper() for name in ("completed", "failed", "skipped")}
+                answer = {name: states[state] for name, state in (names | ends).items()}
             case "GET", ["scheduler", "scheduled"]:
                 answer = self.page(request.url.params)
             case "GET", ["pipelines", "runs", run]:

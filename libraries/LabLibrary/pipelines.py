@@ -151,16 +151,16 @@ class PipelineKeywords:
         logger.info(f"Worker {name}, process {process}, killed")
 
     @keyword(tags=["Setup"])
-    def stop_pipeline_worker(self, name: str) -> None:
-        """Let a worker report what it has done, and end.
+    def stop_pipeline_workers(self, *names: str) -> None:
+        """Let workers report what they have done, and end.
 
         Args:
-            name: As it was started.
+            names: As they were started.
 
         Example:
-            | Stop Pipeline Worker | first |
+            | Stop Pipeline Workers | first | second |
         """
-        self._world.pipeline_lab().stop_worker(name)
+        self._world.pipeline_lab().stop_workers(*names)
 
     @keyword(tags=["Getter", "Evidence"])
     def executions_of_pipeline_workers(

@@ -289,6 +289,36 @@ def test_every_run_has_ended_only_when_none_waits_or_runs(library, service):
         service.runs.pop()
 
 
+def test_retries_fall_due_when_nothing_else_is_left(library, service):
+    for hours in (1, 3):
+        service.add_run("PENDING", not_before=(START + hours * HOUR).isoformat())
+    service.add_run("RUNNING")
+    with pytest.raises(NotMetError):
+        library.every_run_should_end(within=AT_ONCE, retries_fall_due=True)
+    assert service.now == START
+    service.runs.pop()
+    with pytest.raises(NotMetError):
+        library.every_run_should_end(within=AT_ONCE)
+    assert service.now == START
+    with pytest.raises(NotMetError):
+        library.every_run_should_end(within=AT_ONCE, retries_fall_due=True)
+    assert service.now == START + 3 * HOUR
+
+
+def test_what_waits_for_a_worker_is_no_retry_that_falls_due(library, service):
+    service.add_run("PENDING", not_before=(START + HOUR).isoformat())
+    service.add_run("PENDING", not_before=None)
+    with pytest.raises(NotMetError):
+        library.every_run_should_end(within=AT_ONCE, retries_fall_due=True)
+    assert service.now == START
+
+
+def test_a_service_that_does_not_tell_of_every_state_cannot_be_waited_for(library, service):
+    service.broken = lambda: httpx.Response(200, json={"queued": 0, "running": 0, "completed": 3})
+    with pytest.raises(UserError, match=r"queue/status does not tell how many runs are .*scheduled"):
+        library.every_run_should_end(within=AT_ONCE)
+
+
 def test_runs_are_counted_by_state():
     assert count_by_state([]) == {}
     assert count_by_state([{"state": "FAILED"}, {"state": "FAILED"}, {"state": "SKIPPED"}]) == {

@@ -17,6 +17,15 @@ from testyard.pipelines.history import ENDS, RunState
 API = "/api/v1"
 MOST_RUNS = 1000
 AT_ONCE = 4
+# Document 002, GET /scheduler/queue/status.
+QUEUE_STATUS = {
+    "scheduled": RunState.SCHEDULED,
+    "queued": RunState.PENDING,
+    "running": RunState.RUNNING,
+    "completed": RunState.COMPLETED,
+    "failed": RunState.FAILED,
+    "skipped": RunState.SKIPPED,
+}
 
 
 class PipelineService:
@@ -49,6 +58,18 @@ class PipelineService:
             runs += found
             if len(found) < MOST_RUNS:
                 return sorted(runs, key=lambda run: run["queue_position"])
+
+    def counts(self) -> dict[str, int]:
+        """How many of everybody's runs are in each state; states without runs are left out.
+
+        Raises:
+            UserError: The service does not tell of every state.
+        """
+        status = self._client.call("GET", f"{API}/scheduler/queue/status")
+        if missing := QUEUE_STATUS.keys() - status.keys():
+            message = f"GET {API}/scheduler/queue/status does not tell how many runs are {', '.join(missing)}."
+            raise UserError(message)
+        return {str(state): status[name] for name, state in QUEUE_STATUS.items() if status[name]}
 
     def run(self, run: str) -> dict[str, Any]:
         """One run with its transitions."""
@@ -165,16 +186,17 @@ class PipelineService:
         """
 
         def look() -> dict[str, int]:
-            runs = self.runs()
-            if retries_fall_due:
-                self._let_retries_fall_due([run for run in runs if run["state"] not in ENDS])
-            return count_by_state(runs)
+            counts = self.counts()
+            if retries_fall_due and set(counts) - ENDS == {RunState.PENDING}:
+                self._let_retries_fall_due()
+            return counts
 
         return wait_until(look, lambda counts: not set(counts) - ENDS, Deadline(within), "every run to end")
 
-    def _let_retries_fall_due(self, not_ended: list[dict[str, Any]]) -> None:
-        if not_ended and all(run["state"] == RunState.PENDING and run["not_before"] for run in not_ended):
-            last = max(datetime.fromisoformat(run["not_before"]) for run in not_ended)
+    def _let_retries_fall_due(self) -> None:
+        pending = self.runs(state=RunState.PENDING)
+        if pending and all(run["not_before"] for run in pending):
+            last = max(datetime.fromisoformat(run["not_before"]) for run in pending)
             if last > self.now():
                 self.move_clock(last)
 

@@ -154,6 +154,9 @@ class PipelineLab:
             return
         self.breakable = breakable
         service, client = self._service, self._client
+        # It ends while the next one starts.
+        if service is not None and service.stdin is not None:
+            service.stdin.close()
         try:
             self._launch_service()
             self._connect_service(Deadline(within))
@@ -280,9 +283,9 @@ class PipelineLab:
         wait_for_the_end(worker.process)
         return worker.process.pid
 
-    def stop_worker(self, name: str) -> None:
-        """Let a worker report what it has done and end."""
-        _end(self._take(name).process)
+    def stop_workers(self, *names: str) -> None:
+        """Let workers report what they have done and end."""
+        _end(*[self._take(name).process for name in names])
 
     def executions(self) -> list[Path]:
         """The files in which all workers, also those that are gone, wrote what they executed."""
