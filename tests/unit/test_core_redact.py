@@ -132,6 +132,15 @@ def test_a_value_that_comes_later_is_masked_too(registry):
     assert registry.mask(f"{TOKEN} a-newer-token short") == f"{MASK} {MASK} short"
 
 
+def test_a_text_that_was_masked_just_before_is_looked_at_again_for_a_new_value():
+    registry = SecretRegistry()
+    registry.add("an-old-secret")
+    text = registry.mask("a-new-secret beside an-old-secret")
+    assert registry.mask(text) is text
+    registry.add("a-new-secret")
+    assert registry.mask(text) == "*** beside ***"
+
+
 def test_a_value_in_another_does_not_leave_the_rest_of_it(registry):
     registry.add("a-token-and-more", "a-token-")
     assert registry.mask("a-token-and-more a-token-") == f"{MASK} {MASK}"

@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from testyard.core.redact import secrets_in_use
 from testyard.core.tables import html_table, markdown_table
 
 # What XML, and so Robot Framework's output, can hold.
@@ -30,6 +31,15 @@ def test_html_shows_every_cell_as_it_is_and_nothing_as_markup(rows, title):
 
 def test_html_takes_values_that_are_no_texts():
     assert cells_of(html_table("t", ("a", "b"), [(None, 1.5)], folded=True)) == [["a", "b"], ["None", "1.5"]]
+
+
+def test_every_cell_is_masked_before_it_is_escaped_also_beside_one_with_a_null_character():
+    secrets_in_use.add("a&secret<of>tables")
+    for other in ("plain", "nu\0ll"):
+        table = html_table("a&secret<of>tables", ("a", "b"), [(other, "x a&secret<of>tables")])
+        assert "secret" not in table
+        assert "<td>x ***</td>" in table
+        assert "x ***" in markdown_table(("a", "b"), [(other, "x a&secret<of>tables")])
 
 
 def test_html_is_open_unless_folded():

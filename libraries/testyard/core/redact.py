@@ -39,6 +39,8 @@ class SecretRegistry:
         self._longest = 0
         # Looked for one by one: faster than one pattern of them all, which each new one makes anew.
         self._longest_first: tuple[str, ...] = ()
+        # What was masked last, and with which values: several libraries mask each message, one after the other.
+        self._masked_last: tuple[tuple[str, ...], str] = (), ""
 
     def add(self, *values: str) -> None:
         """Mask these values from now on.
@@ -59,9 +61,13 @@ class SecretRegistry:
 
     def mask(self, text: str) -> str:
         """The text with every registered value replaced by ``***``."""
-        for value in self._longest_first:
+        values, masked = self._longest_first, self._masked_last
+        if len(text) < SHORTEST or (masked[0] is values and masked[1] is text):
+            return text
+        for value in values:
             if value in text:
                 text = text.replace(value, MASK)
+        self._masked_last = values, text
         return text
 
     def mask_message(self, text: str) -> str:
