@@ -97,12 +97,13 @@ def describe(*_: str) -> None:
         "threads": threading.active_count(),
         "is the main thread": threading.current_thread() is threading.main_thread(),
         "directory": str(Path.cwd()),
-        "open": sorted(number for number in range(100) if _is_open(number)),
+        "open": sorted(number for number in range(100) if is_open(number)),
     }
     json.dump(told, sys.stdout)
 
 
-def _is_open(number: int) -> bool:
+def is_open(number: int) -> bool:
+    """Whether there is a file under a descriptor."""
     try:
         os.fstat(number)
     except OSError:

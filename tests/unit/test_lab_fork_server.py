@@ -18,6 +18,7 @@ from unittest.mock import Mock
 
 import psutil
 import pytest
+from fork_probe import is_open
 from testyard.core.deadline import Deadline, wait_until
 from testyard.lab.children import ChildProcess, LabError, wait_for_the_end
 from testyard.lab.fork_server.client import ForkServer
@@ -225,7 +226,7 @@ def test_an_inherited_listener(either: ForkServer, number: int | None) -> None:
         if number is None:
             given = listener.fileno()
         else:
-            before = os.dup(number) if _is_open(number) else None
+            before = os.dup(number) if is_open(number) else None
             given = os.dup2(listener.fileno(), number)
             stack.callback(os.close if before is None else lambda each: os.dup2(before, each), number)
         process = either.fork(PROBE, "answer", str(given), descriptors=(given,))
@@ -233,14 +234,6 @@ def test_an_inherited_listener(either: ForkServer, number: int | None) -> None:
     with socket.create_connection(address, timeout=WITHIN) as caller:
         assert caller.recv(100) == b"hello"
     assert finish(process) == (0, "")
-
-
-def _is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
 
 
 def test_no_two_draw_the_same(server: ForkServer) -> None:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from subprocess import DEVNULL, PIPE
-from types import TracebackType
-from typing import IO, Final, Self
+from typing import IO, Final
 
 from testyard.core.deadline import Deadline, seconds
 from testyard.lab.children import START_TIMEOUT, ChildProcess, LabError, last_line, wait_for_the_end
 from testyard.lab.fork_server.request import Request
+from testyard.lab.lifetime import Startable
 
 Stream = int | IO[bytes]
 
@@ -135,7 +135,7 @@ class ForkedProcess:
             self._listener.close()
 
 
-class ForkServer:
+class ForkServer(Startable):
     """Forks processes from one that has imported their modules.
 
     It does not wait until they are imported: what is asked for meanwhile is done afterwards. Where forking is not
@@ -158,15 +158,6 @@ class ForkServer:
         self._control: socket.socket | None = None
         self._complaints: IO[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Let it begin to import the modules."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import socket
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import AbstractAsyncContextManager, ExitStack
-from types import TracebackType
-from typing import Self
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from testyard.core.errors import UserError
 from testyard.lab.children import listening_socket
+from testyard.lab.lifetime import Startable
 
 LOOPBACK = "127.0.0.1"
 
@@ -20,7 +19,7 @@ class NotRunningError(UserError):
     """A server of the lab was asked for something that it can only do between ``start`` and ``stop``."""
 
 
-class LoopThread(ABC):
+class LoopThread(Startable):
     """A server on a loop of its own; ``with`` starts and stops it.
 
     Args:
@@ -54,15 +53,6 @@ class LoopThread(ABC):
         """End every connection, the loop and the thread; safe to call again."""
         self._running = None
         self._stack.close()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def _portal(self) -> BlockingPortal:

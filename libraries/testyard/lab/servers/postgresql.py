@@ -24,7 +24,6 @@ from datetime import timedelta
 from enum import Enum
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -34,6 +33,7 @@ from psycopg import sql
 from testyard.core.deadline import Deadline, seconds
 from testyard.core.redact import secrets_in_use
 from testyard.lab.children import LabError, new_directory
+from testyard.lab.lifetime import Startable
 from testyard.lab.servers.postgresql_launcher import PORT_TAKEN, Plan
 
 HOST = "127.0.0.1"
@@ -80,7 +80,7 @@ class ShutdownMode(Enum):
     KILL = signal.SIGKILL
 
 
-class PostgresqlServer:
+class PostgresqlServer(Startable):
     """One PostgreSQL cluster on a loopback port, which ends with this process.
 
     Args:
@@ -109,11 +109,6 @@ class PostgresqlServer:
         if self._launcher is None:
             self.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def url(self) -> str:

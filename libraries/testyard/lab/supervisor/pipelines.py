@@ -14,8 +14,6 @@ from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
 from subprocess import PIPE
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -35,6 +33,7 @@ from testyard.lab.children import (
     wait_until_ready,
 )
 from testyard.lab.fork_server.client import ForkServer
+from testyard.lab.lifetime import Startable
 from testyard.lab.servers.fault_proxy import FaultProxy
 from testyard.lab.servers.mailbox import Mailbox
 from testyard.lab.servers.postgresql import PostgresqlServer, ShutdownMode
@@ -74,7 +73,7 @@ class PipelineWorker:
 
 
 @dataclass
-class PipelineLab:
+class PipelineLab(Startable):
     """Owns the processes around one pipeline service.
 
     Where the network between the service and PostgreSQL is to be broken, the service and its workers reach it
@@ -107,15 +106,6 @@ class PipelineLab:
         self._service: ChildProcess | None = None
         self._forks: ForkServer | None = None
         self._client: JsonClient | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self, within: timedelta = START_TIMEOUT) -> None:
         """Start PostgreSQL and the service, and wait until it answers.
@@ -154,9 +144,8 @@ class PipelineLab:
             return
         self.breakable = breakable
         service, client = self._service, self._client
-        # It ends while the next one starts.
-        if service is not None and service.stdin is not None:
-            service.stdin.close()
+        if service is not None:
+            _tell_to_end(service)  # it does while the next one starts
         try:
             self._launch_service()
             self._connect_service(Deadline(within))
@@ -411,9 +400,12 @@ def _end_service(service: ChildProcess | None, client: JsonClient | None) -> Non
 
 
 def _end(*processes: ChildProcess) -> None:
-    """Tell all of them before waiting for the first."""
+    _tell_to_end(*processes)
+    for process in processes:
+        wait_for_the_end(process)
+
+
+def _tell_to_end(*processes: ChildProcess) -> None:
     for process in processes:
         if process.stdin:
             process.stdin.close()
-    for process in processes:
-        wait_for_the_end(process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -48,16 +49,17 @@ async def move_clock(service: ServiceOf, setting: ClockSetting) -> Clock:
     """Move the service's time forward."""
     if not EARLIEST <= setting.now <= LATEST:
         raise RefusedError(409, f"the clock goes from {EARLIEST.date()} to {LATEST.date()}")
-    try:
-        return Clock(now=await clock.move(service.pool, setting.now.astimezone(UTC)))
-    except ClockError as error:
-        raise RefusedError(409, str(error)) from None
+    return await _moved(clock.move(service.pool, setting.now.astimezone(UTC)))
 
 
 @clock_router.post("/advance", responses=with_body(401, 403, 409))
 async def advance_clock(service: ServiceOf, advance: ClockAdvance) -> Clock:
     """Move the service's time forward from what it is."""
+    return await _moved(clock.advance(service.pool, timedelta(seconds=advance.seconds), LATEST))
+
+
+async def _moved(moving: Awaitable[datetime]) -> Clock:
     try:
-        return Clock(now=await clock.advance(service.pool, timedelta(seconds=advance.seconds), LATEST))
+        return Clock(now=await moving)
     except ClockError as error:
         raise RefusedError(409, str(error)) from None
