@@ -9,8 +9,8 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from postgresql_support import Forwarder
 from testyard.core.errors import NotMetError, UserError
+from testyard.lab.servers.fault_proxy import FaultProxy
 from testyard.lab.servers.postgresql import PostgresqlServer, ShutdownMode, free_port
 from testyard.sql.database import Database, IsolationLevel
 from testyard.sql.problems import (
@@ -150,13 +150,14 @@ def test_a_timeout_is_right_also_after_a_transaction(database: Database, end: st
 def test_a_network_that_swallows_answers_does_not_hang(
     postgresql_server: PostgresqlServer, database_url: str
 ) -> None:
-    with Forwarder(postgresql_server.port) as network:
-        database = Database(Target.from_url(network.url(database_url)))
+    with FaultProxy("127.0.0.1", postgresql_server.port) as network:
+        through = database_url.replace(f":{postgresql_server.port}/", f":{network.port}/")
+        database = Database(Target.from_url(through))
         assert database.query_value("SELECT 1") == 1
-        network.silent.set()
+        network.silence()
         with pytest.raises(LostConnectionError, match=r"lost during the statement: no answer after [\d.]+ s\.$"):
             database.query_value("SELECT 1", timeout=timedelta(milliseconds=100))
-        network.silent.clear()
+        network.speak()
         assert database.query_value("SELECT 2") == 2
         database.close()
 
@@ -295,7 +296,7 @@ def test_a_connection_lost_during_a_statement_is_told(database: Database, other:
     thread = threading.Thread(target=wait)
     thread.start()
     while not database.query("SELECT 1 FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(20)'"):
-        pass
+        network.silence()
     database.terminate_backends(pid=other.pid)
     thread.join()
     assert str(caught[0]) == (
