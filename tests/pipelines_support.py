@@ -135,9 +135,10 @@ class World:
         parameters: dict[str, Any] | None = None,
     ) -> Run:
         """Ask for a run directly."""
-        return await admission.run_now(
+        run, _ = await admission.run_now(
             self.pool, customer_id, "GCP", "COST", template, parameters=parameters or {}, priority=priority
         )
+        return run
 
     async def pending(self, customer_id: str, count: int) -> None:
         """Many pending runs at once, within no quota."""

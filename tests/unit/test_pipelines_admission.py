@@ -1,7 +1,7 @@
 """The due evaluation in many batches, beside others, and cut off in the middle; its histories and its locks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 from pipelines_support import NOON, PATIENCE, World
-from testyard.lab.pipelines.database import Connection, DatabaseUnavailableError, Pool, in_transaction
+from psycopg.rows import DictRow
+from testyard.lab.pipelines.database import Connection, DatabaseUnavailableError, Pool, Statement, fetch_together
 from testyard.lab.pipelines.store import admission, runs
 
 pytestmark = pytest.mark.anyio
@@ -167,15 +168,15 @@ async def test_an_evaluation_that_is_cut_off_is_completed_by_the_next(
         await world.configuration(f"cfg{number}")
     left = 2
 
-    async def twice(pool: Pool, work: Callable[[Connection], Awaitable[Any]]) -> Any:
+    async def twice(pool: Pool, *statements: Statement) -> list[list[DictRow]]:
         nonlocal left
         if not left:
             raise DatabaseUnavailableError("it went away")
         left -= 1
-        return await in_transaction(pool, work)
+        return await fetch_together(pool, *statements)
 
     with monkeypatch.context() as patch:
-        patch.setattr(admission, "in_transaction", twice)
+        patch.setattr(admission, "fetch_together", twice)
         with pytest.raises(DatabaseUnavailableError, match="it went away"):
             await world.schedule()
     assert await world.states() == {"PENDING": 6}

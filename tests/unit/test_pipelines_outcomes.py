@@ -27,7 +27,7 @@ async def test_success_ends_the_run_and_uses_the_reservation(world: World):
     ended = await runs.read(world.pool, run.run_id)
     assert ended is not None
     assert (ended.state, ended.ended_at, ended.error_class) == ("COMPLETED", NOON, None)
-    history = await runs.transitions(world.pool, run.run_id)
+    _, history = await runs.read_with_transitions(world.pool, run.run_id)
     assert [(step.from_state, step.to_state) for step in history] == [
         (None, "SCHEDULED"),
         ("SCHEDULED", "PENDING"),
@@ -70,7 +70,7 @@ async def test_a_failure_is_retried_three_times_on_the_same_row_with_growing_del
     assert (failed.state, failed.retry_attempt, failed.claim_number) == ("FAILED", 3, 4)
     assert (await world.quota())["reserved_today"] == 0
     assert (await world.quota())["today"] == 0, "a failure uses no quota"
-    history = await runs.transitions(world.pool, run.run_id)
+    _, history = await runs.read_with_transitions(world.pool, run.run_id)
     assert [step.retry_attempt for step in history if step.to_state == "RUNNING"] == [0, 1, 2, 3]
     assert [step.not_before is not None for step in history if step.from_state == "FAILED"] == [True] * 3
     assert await world.rows("SELECT FROM scheduled_pipeline_runs") == [{}], "always the same row"

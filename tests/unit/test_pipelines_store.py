@@ -6,7 +6,15 @@ from datetime import UTC, date, datetime, timedelta
 import psycopg
 import pytest
 from pipelines_support import NOON, World
-from testyard.lab.pipelines.database import Connection, DatabaseUnavailableError, fetch, in_transaction, open_pool
+from testyard.lab.pipelines.database import (
+    Connection,
+    DatabaseUnavailableError,
+    Statement,
+    fetch,
+    fetch_together,
+    in_transaction,
+    open_pool,
+)
 from testyard.lab.pipelines.records import Channel, NotificationChannel
 from testyard.lab.pipelines.states import RunState
 from testyard.lab.pipelines.store import admission, clock, notifications, runs
@@ -95,7 +103,7 @@ async def test_runs_are_found_by_customer_state_and_day(world: World):
     assert await found(scheduled_on=date(2030, 1, 15), customer_id="acme") == [mine.run_id]
     assert await found(limit=1, offset=1) == [theirs[1].run_id]
     assert await runs.read(world.pool, "missing") is None
-    assert await runs.transitions(world.pool, "missing") == []
+    assert await runs.read_with_transitions(world.pool, "missing") == (None, [])
 
 
 async def test_counts_are_those_of_the_rows(world: World):
@@ -107,6 +115,7 @@ async def test_counts_are_those_of_the_rows(world: World):
     first, _second = await world.claim(2)
     await world.succeed(first)
     counts = await runs.customer_counts(world.pool, "acme")
+    assert counts is not None
     assert (counts.total_configured, counts.scheduled_today, counts.completed_today) == (1, 4, 1)
     assert (counts.completed, counts.running, counts.yet_to_run) == (1, 1, 2)
     assert (counts.failed, counts.skipped) == (0, 0)
@@ -120,9 +129,11 @@ async def test_counts_are_those_of_the_rows(world: World):
     assert scheduler.average_execution_time == timedelta()
 
 
-async def test_nobody_has_zeros(world: World):
-    counts = await runs.customer_counts(world.pool, "nobody")
+async def test_a_new_customer_has_zeros_and_nobody_has_none(world: World):
+    counts = await runs.customer_counts(world.pool, await world.customer())
+    assert counts is not None
     assert (counts.total_configured, counts.scheduled_today, counts.yet_to_run) == (0, 0, 0)
+    assert await runs.customer_counts(world.pool, "nobody") is None
     assert (await runs.scheduler_counts(world.pool)).completed_today == 0
 
 
@@ -195,6 +206,18 @@ async def test_a_lost_connection_is_told_apart_from_other_errors(world: World):
     with pytest.raises(psycopg.errors.UndefinedTable):
         await fetch(world.pool, "SELECT FROM nowhere")
     assert await fetch(world.pool, "SELECT 1 AS one") == [{"one": 1}], "the pool gives a new connection"
+
+
+async def test_statements_that_are_sent_together_are_one_transaction(world: World):
+    await world.customer()
+    rename = Statement("UPDATE customers SET company_name = 'renamed'")
+    name = Statement("SELECT company_name AS name, pg_current_xact_id()::text AS transaction FROM customers")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await fetch_together(world.pool, rename, name, Statement("SELECT 1 / 0"))
+    assert [row["name"] for row in await fetch(world.pool, name.text)] == ["acme"]
+    changed, *seen = await fetch_together(world.pool, rename, name, name)
+    assert (changed, [row["name"] for rows in seen for row in rows]) == ([], ["renamed", "renamed"])
+    assert len({row["transaction"] for rows in seen for row in rows}) == 1
 
 
 async def test_an_unreachable_database_is_an_error_in_bounded_time(world: World):

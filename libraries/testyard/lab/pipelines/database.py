@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
@@ -299,6 +300,55 @@ async def fetch(pool: Pool, statement: str, parameters: Parameters | None = None
     return await _again_after_conflicts(attempt)
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One of several statements that are sent together.
+
+    Attributes:
+        text: SQL.
+        parameters: Its named parameters.
+        prepare: False plans the statement anew: one plan does not fit one row and thousands. None prepares it when
+            it is used often.
+    """
+
+    text: str
+    parameters: Parameters | None = None
+    prepare: bool | None = None
+
+
+async def fetch_together(pool: Pool, *statements: Statement) -> list[list[DictRow]]:
+    """Run some statements in one transaction and one round trip: none can depend on what another one returned.
+
+    Nothing says BEGIN and COMMIT, which would cost a round trip each: what is sent between two Sync messages is
+    one transaction (PostgreSQL's protocol, section "Pipelining").
+
+    Args:
+        pool: Where the connection comes from.
+        statements: What to run, in this order.
+
+    Returns:
+        The rows of each; none of a statement that returns no rows.
+
+    Raises:
+        DatabaseUnavailableError: The database is away, or too slow.
+        psycopg.Error: Anything else; then none of them has done anything.
+
+    Example:
+        >>> _, runs = await fetch_together(pool, Statement(LOCK_DAY_SHARED), Statement("SELECT ..."))
+    """
+
+    async def attempt() -> list[list[DictRow]]:
+        async with _connection_of(pool) as connection:
+            async with connection.pipeline():
+                cursors = [
+                    await connection.execute(statement.text, statement.parameters, prepare=statement.prepare)
+                    for statement in statements
+                ]
+            return [[] if cursor.rownumber is None else await cursor.fetchall() for cursor in cursors]
+
+    return await _again_after_conflicts(attempt)
+
+
 async def fetch_within_day(
     pool: Pool,
     statement: str,
@@ -308,16 +358,14 @@ async def fetch_within_day(
 ) -> list[DictRow]:
     """Run one statement that touches quotas: in a transaction of its own, in which the day cannot turn.
 
-    A row that a new day brings would not be in the statement's snapshot: so it first waits for the day's lock. All
-    of it is one round trip.
+    A row that a new day brings would not be in the statement's snapshot: so it first waits for the day's lock.
 
     Args:
         pool: Where the connection comes from.
         statement: SQL that returns rows.
         parameters: Its named parameters.
         afterwards: Statements without parameters for the same transaction.
-        prepare: False plans the statement anew: one plan does not fit one row and thousands. None prepares it when
-            it is used often.
+        prepare: As ``Statement`` takes it.
 
     Returns:
         The statement's rows.
@@ -325,14 +373,10 @@ async def fetch_within_day(
     Raises:
         DatabaseUnavailableError: The database is away, or too slow.
     """
-
-    async def attempt() -> list[DictRow]:
-        async with _connection_of(pool) as connection:
-            async with connection.pipeline(), connection.transaction():
-                await connection.execute(LOCK_DAY_SHARED)
-                cursor = await connection.execute(statement, parameters, prepare=prepare)
-                for more in afterwards:
-                    await connection.execute(more)
-            return await cursor.fetchall()
-
-    return await _again_after_conflicts(attempt)
+    _, rows, *_ = await fetch_together(
+        pool,
+        Statement(LOCK_DAY_SHARED),
+        Statement(statement, parameters, prepare),
+        *(Statement(more) for more in afterwards),
+    )
+    return rows

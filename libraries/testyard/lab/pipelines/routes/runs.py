@@ -23,7 +23,7 @@ from testyard.lab.pipelines.records import CustomerStatus, Run
 from testyard.lab.pipelines.routes import PREFIX
 from testyard.lab.pipelines.service import Service, ServiceOf
 from testyard.lab.pipelines.states import RunState
-from testyard.lab.pipelines.store import admission, customers, quotas, runs
+from testyard.lab.pipelines.store import admission, customers, runs
 
 QUOTA_RETRY_AFTER = 86400
 """Seconds after which a day's quota may have room again."""
@@ -35,22 +35,19 @@ router = APIRouter(prefix=PREFIX, tags=["runs"])
 @router.get("/customers/{customer_id}/pipelines/yet-to-run", responses=refusals(401, 404))
 async def yet_to_run(service: ServiceOf, customer_id: OwnIdOrAdmin) -> list[Run]:
     """The runs that are SCHEDULED or PENDING, in the order of the queue."""
-    await _check(service, customer_id)
-    return await runs.yet_to_run(service.pool, customer_id)
+    return await _of_customer(service, customer_id, await runs.yet_to_run(service.pool, customer_id))
 
 
 @router.get("/customers/{customer_id}/pipelines/running", responses=refusals(401, 404))
 async def running(service: ServiceOf, customer_id: OwnIdOrAdmin) -> list[Run]:
     """The runs that are RUNNING."""
-    await _check(service, customer_id)
-    return await runs.running(service.pool, customer_id)
+    return await _of_customer(service, customer_id, await runs.running(service.pool, customer_id))
 
 
 @router.get("/customers/{customer_id}/pipeline-runs", responses=refusals(401, 404))
 async def find(service: ServiceOf, customer_id: OwnIdOrAdmin, wanted: Annotated[RunFilter, Query()]) -> list[Run]:
     """The customer's runs, the latest first."""
-    await _check(service, customer_id)
-    return await runs.find(
+    found = await runs.find(
         service.pool,
         customer_id=customer_id,
         state=wanted.state,
@@ -58,6 +55,7 @@ async def find(service: ServiceOf, customer_id: OwnIdOrAdmin, wanted: Annotated[
         limit=wanted.limit,
         offset=wanted.offset,
     )
+    return await _of_customer(service, customer_id, found)
 
 
 @router.post(
@@ -80,7 +78,7 @@ async def run_now(
         raise RefusedError(403, f"the subscription is {owner.status}, expected ACTIVE")
     if template_name not in set(Template):
         raise not_found("template", template_name)
-    run = await admission.run_now(
+    run, quota = await admission.run_now(
         service.pool,
         tenant_id,
         provider,
@@ -92,8 +90,7 @@ async def run_now(
     if run.state is RunState.SKIPPED:
         headers = {"Retry-After": str(QUOTA_RETRY_AFTER)}
         raise RefusedError(429, run.error_message or "quota exceeded", headers=headers)
-    quota = await quotas.read(service.pool, tenant_id)
-    is_full = quota is not None and quota.concurrent_running >= quota.concurrent_limit
+    is_full = quota.concurrent_running >= quota.concurrent_limit
     return Accepted(
         run_id=run.run_id,
         pipeline_logging_id=run.pipeline_logging_id,
@@ -101,19 +98,20 @@ async def run_now(
         tenant_id=tenant_id,
         trigger_by=wanted.trigger_by,
         status=run.state,
-        message=concurrent_limit_reached(quota) if quota is not None and is_full else "Pipeline is queued",
+        message=concurrent_limit_reached(quota) if is_full else "Pipeline is queued",
     )
 
 
 @router.get("/pipelines/runs/{run_id}", responses=refusals(401, 404))
 async def read(service: ServiceOf, someone: Someone, run_id: RunId) -> RunWithHistory:
     """A run with every change of its state."""
-    run = await runs.read(service.pool, run_id)
+    run, transitions = await runs.read_with_transitions(service.pool, run_id)
     if run is None or (someone is not None and run.customer_id != someone.customer_id):
         raise not_found("run", run_id)
-    return RunWithHistory.with_transitions(run, await runs.transitions(service.pool, run_id))
+    return RunWithHistory.with_transitions(run, transitions)
 
 
-async def _check(service: Service, customer_id: str) -> None:
-    if await customers.read(service.pool, customer_id) is None:
+async def _of_customer(service: Service, customer_id: str, found: list[Run]) -> list[Run]:
+    if not found and await customers.read(service.pool, customer_id) is None:
         raise not_found("customer", customer_id)
+    return found

@@ -11,24 +11,22 @@ from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from typing import Any, Final
 
-from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from testyard.lab.pipelines.cron import CronError, next_time
 from testyard.lab.pipelines.database import (
     LOCK_DAY_SHARED,
-    Connection,
     DatabaseUnavailableError,
     Pool,
+    Statement,
     fetch,
+    fetch_together,
     fetch_within_day,
-    in_transaction,
 )
 from testyard.lab.pipelines.keys import idempotency_key
-from testyard.lab.pipelines.records import Run, Triggered, TriggerType
+from testyard.lab.pipelines.records import Quota, Run, Triggered, TriggerType
 from testyard.lab.pipelines.store import quotas, runs
 from testyard.lab.pipelines.store.queue_signal import NOTIFY_RUNS_PENDING
 
@@ -279,20 +277,17 @@ class _Evaluation:
     async def _make_runs(self, due: Sequence[_Due]) -> None:
         for start in range(0, len(due), BATCH):
             batch = due[start : start + BATCH]
-            made = await in_transaction(self._pool, partial(self._make_batch, batch))
+            _, _, (made,), _ = await fetch_together(
+                self._pool,
+                Statement(LOCK_DAY_SHARED),
+                Statement(_FIND_EACH_BY_ITS_KEY),
+                # Planned for its size each time: a plan for few rows takes twice as long with thousands.
+                Statement(_SCHEDULE, self._parameters(batch), prepare=False),
+                Statement(NOTIFY_RUNS_PENDING),
+            )
             self.due_found += made["taken"]
             self.queued += made["queued"]
             self.skipped += made["skipped"]
-
-    async def _make_batch(self, batch: Sequence[_Due], connection: Connection) -> DictRow:
-        async with connection.pipeline():
-            await connection.execute(LOCK_DAY_SHARED)
-            await connection.execute(_FIND_EACH_BY_ITS_KEY)
-            # Planned for its size each time: a plan for few rows takes twice as long with thousands.
-            cursor = await connection.execute(_SCHEDULE, self._parameters(batch), prepare=False)
-            await connection.execute(NOTIFY_RUNS_PENDING)
-        (made,) = await cursor.fetchall()
-        return made
 
     def _parameters(self, batch: Sequence[_Due]) -> dict[str, Any]:
         return {
@@ -364,7 +359,7 @@ async def run_now(
     *,
     parameters: Mapping[str, Any],
     priority: int,
-) -> Run:
+) -> tuple[Run, Quota]:
     """Make a run that was asked for directly, and let it in within the quota.
 
     Args:
@@ -377,30 +372,27 @@ async def run_now(
         priority: 1 to 10, higher first.
 
     Returns:
-        The run: PENDING, or SKIPPED with the exceeded quota in its error message.
+        The run: PENDING, or SKIPPED with the exceeded quota in its error message; and the quota after it.
     """
     await quotas.open_day(pool)
     run_id = str(uuid.uuid4())
-
-    async def work(connection: Connection) -> Sequence[DictRow]:
-        async with connection.pipeline():
-            await connection.execute(LOCK_DAY_SHARED)
-            await connection.execute(
-                _RUN_NOW,
-                {
-                    "run_id": run_id,
-                    "customer_id": customer_id,
-                    "provider": provider,
-                    "domain": domain,
-                    "template": template,
-                    "parameters": Jsonb(dict(parameters)),
-                    "priority": priority,
-                    "trigger_type": TriggerType.API,
-                },
-            )
-            await connection.execute(_ADMIT_RUN, {"run_id": run_id, "count": 1})
-            await connection.execute(NOTIFY_RUNS_PENDING)
-            made = await connection.execute(runs.READ, {"run_id": run_id})
-        return await made.fetchall()
-
-    return Run.of((await in_transaction(pool, work))[0])
+    made = {
+        "run_id": run_id,
+        "customer_id": customer_id,
+        "provider": provider,
+        "domain": domain,
+        "template": template,
+        "parameters": Jsonb(dict(parameters)),
+        "priority": priority,
+        "trigger_type": TriggerType.API,
+    }
+    *_, (run,), (quota,) = await fetch_together(
+        pool,
+        Statement(LOCK_DAY_SHARED),
+        Statement(_RUN_NOW, made),
+        Statement(_ADMIT_RUN, {"run_id": run_id, "count": 1}),
+        Statement(NOTIFY_RUNS_PENDING),
+        Statement(runs.READ, {"run_id": run_id}),
+        Statement(quotas.READ, {"customer_id": customer_id}),
+    )
+    return Run.of(run), Quota(**quota)

@@ -7,7 +7,7 @@ import time
 from datetime import datetime, timedelta
 from typing import Final
 
-from testyard.lab.pipelines.database import Connection, DatabaseUnavailableError, Pool, fetch, in_transaction
+from testyard.lab.pipelines.database import DatabaseUnavailableError, Pool, Statement, fetch, fetch_together
 from testyard.lab.pipelines.store.queue_signal import NOTIFY_RUNS_PENDING
 
 FRESH_FOR: Final = timedelta(milliseconds=20)
@@ -19,8 +19,9 @@ _MOVE = """
     RETURNING moment"""
 
 _ADVANCE = """
-    INSERT INTO test_clock (moment) VALUES (service_now() + %(by)s)
+    INSERT INTO test_clock (moment) SELECT service_now() + %(by)s WHERE service_now() + %(by)s <= %(latest)s
     ON CONFLICT (single) DO UPDATE SET moment = test_clock.moment + %(by)s
+    WHERE test_clock.moment + %(by)s <= %(latest)s
     RETURNING moment"""
 
 
@@ -88,20 +89,10 @@ async def advance(pool: Pool, by: timedelta, latest: datetime) -> datetime:
     Raises:
         ClockError: It would show a later time.
     """
-
-    async def work(connection: Connection) -> datetime:
-        async with connection.pipeline():
-            cursor = await connection.execute(_ADVANCE, {"by": by})
-            # A retry may have become due.
-            await connection.execute(NOTIFY_RUNS_PENDING)
-        row = await cursor.fetchone()
-        assert row is not None
-        moment: datetime = row["moment"]
-        if moment > latest:
-            raise ClockError(f"the clock goes to {latest.date()}")
-        return moment
-
-    return await in_transaction(pool, work)
+    moved = await _move(pool, Statement(_ADVANCE, {"by": by, "latest": latest}))
+    if moved is None:
+        raise ClockError(f"the clock goes to {latest.date()}")
+    return moved
 
 
 async def move(pool: Pool, moment: datetime) -> datetime:
@@ -117,15 +108,15 @@ async def move(pool: Pool, moment: datetime) -> datetime:
     Raises:
         ClockError: The service's time is later already.
     """
-
-    async def work(connection: Connection) -> bool:
-        moved = await (await connection.execute(_MOVE, {"moment": moment})).fetchone()
-        # A retry may have become due.
-        await connection.execute(NOTIFY_RUNS_PENDING)
-        return moved is not None
-
-    if not await in_transaction(pool, work):
+    moved = await _move(pool, Statement(_MOVE, {"moment": moment}))
+    if moved is None:
         present = await read(pool)
         shown, wanted = present.isoformat(), moment.isoformat()
         raise ClockError(f"the clock only goes forward: it shows {shown}, which is after {wanted}")
-    return moment
+    return moved
+
+
+async def _move(pool: Pool, statement: Statement) -> datetime | None:
+    # A retry may have become due.
+    rows, _ = await fetch_together(pool, statement, Statement(NOTIFY_RUNS_PENDING))
+    return rows[0]["moment"] if rows else None

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from typing import Final
 
-from testyard.lab.pipelines.database import LOCK_DAY, Connection, Pool, fetch, fetch_within_day, in_transaction
+from psycopg.rows import DictRow
+
+from testyard.lab.pipelines.database import (
+    LOCK_DAY,
+    Connection,
+    Pool,
+    Statement,
+    fetch,
+    fetch_together,
+    fetch_within_day,
+    in_transaction,
+)
 from testyard.lab.pipelines.plans import Limits
 from testyard.lab.pipelines.records import Drift, Quota
 
@@ -17,7 +28,7 @@ MONTHLY_EXCEEDED: Final = "Monthly pipeline quota exceeded (%s pipelines/month).
 _COLUMNS = """customer_id, usage_date, pipelines_run_today, pipelines_run_month, concurrent_running,
     daily_limit, monthly_limit, concurrent_limit, reserved_today, reserved_month"""
 
-_READ = f"SELECT {_COLUMNS} FROM subscription_quotas WHERE customer_id = %(customer_id)s AND is_current"
+READ = f"SELECT {_COLUMNS} FROM subscription_quotas WHERE customer_id = %(customer_id)s AND is_current"
 
 DAY_HAS_TURNED = """
     SELECT FROM subscription_quotas WHERE is_current AND usage_date < (SELECT service_today()) LIMIT 1"""
@@ -92,6 +103,24 @@ async def open_day(pool: Pool) -> None:
         await in_transaction(pool, work)
 
 
+async def fetch_of_today(pool: Pool, *statements: Statement) -> list[list[DictRow]]:
+    """Read what depends on the present day's row of a customer; the day is opened first if it was not.
+
+    Args:
+        pool: The service's connections.
+        statements: What to read.
+
+    Returns:
+        The rows of each statement.
+    """
+    look = Statement(DAY_HAS_TURNED)
+    has_turned, *rows = await fetch_together(pool, look, *statements)
+    if has_turned:
+        await open_day(pool)
+        _, *rows = await fetch_together(pool, look, *statements)
+    return rows
+
+
 async def open_first_day(connection: Connection, customer_id: str, limits: Limits) -> None:
     """Give a new customer its first row.
 
@@ -121,8 +150,7 @@ async def read(pool: Pool, customer_id: str) -> Quota | None:
     Returns:
         The quota; None when there is no such customer.
     """
-    await open_day(pool)
-    rows = await fetch(pool, _READ, {"customer_id": customer_id})
+    (rows,) = await fetch_of_today(pool, Statement(READ, {"customer_id": customer_id}))
     return Quota(**rows[0]) if rows else None
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import date
 
-from testyard.lab.pipelines.database import Pool, fetch
+from testyard.lab.pipelines.database import Pool, Statement, fetch, fetch_together
 from testyard.lab.pipelines.records import CustomerCounts, Run, SchedulerCounts, Transition
 from testyard.lab.pipelines.states import RunState
+from testyard.lab.pipelines.store import quotas
 
 _COLUMNS = """run_id, config_id, customer_id, provider, domain, template_name, parameters, priority,
     queue_position, scheduled_time, trigger_type, state, pipeline_logging_id, retry_attempt, not_before,
@@ -51,7 +52,8 @@ _CUSTOMER_COUNTS = """
         count(*) FILTER (WHERE state = 'FAILED') AS failed,
         count(*) FILTER (WHERE state = 'SKIPPED') AS skipped
     FROM (SELECT service_today() AS today OFFSET 0) AS days
-    LEFT JOIN scheduled_pipeline_runs ON customer_id = %(customer_id)s"""
+    LEFT JOIN scheduled_pipeline_runs ON customer_id = %(customer_id)s
+    HAVING EXISTS (SELECT FROM customers WHERE customer_id = %(customer_id)s)"""
 
 _SCHEDULER_COUNTS = """
     SELECT count(*) FILTER (WHERE state = 'PENDING') AS queued,
@@ -140,17 +142,19 @@ async def running(pool: Pool, customer_id: str) -> list[Run]:
     return [Run.of(row) for row in await fetch(pool, _RUNNING, {"customer_id": customer_id})]
 
 
-async def transitions(pool: Pool, run_id: str) -> list[Transition]:
-    """Every change of a run's state.
+async def read_with_transitions(pool: Pool, run_id: str) -> tuple[Run | None, list[Transition]]:
+    """One run and every change of its state.
 
     Args:
         pool: The service's connections.
         run_id: The run.
 
     Returns:
-        The changes, in order.
+        The run; None when there is none. The changes, in order.
     """
-    return [Transition.of(row) for row in await fetch(pool, _TRANSITIONS, {"run_id": run_id})]
+    wanted = {"run_id": run_id}
+    found, transitions = await fetch_together(pool, Statement(READ, wanted), Statement(_TRANSITIONS, wanted))
+    return Run.of(found[0]) if found else None, [Transition.of(row) for row in transitions]
 
 
 async def counts_by_state(pool: Pool) -> dict[RunState, int]:
@@ -166,7 +170,7 @@ async def counts_by_state(pool: Pool) -> dict[RunState, int]:
     return {state: counted.get(state, 0) for state in RunState}
 
 
-async def customer_counts(pool: Pool, customer_id: str) -> CustomerCounts:
+async def customer_counts(pool: Pool, customer_id: str) -> CustomerCounts | None:
     """A customer's pipelines and runs in numbers.
 
     Args:
@@ -174,9 +178,10 @@ async def customer_counts(pool: Pool, customer_id: str) -> CustomerCounts:
         customer_id: The customer.
 
     Returns:
-        The numbers, zeros for an unknown customer.
+        The numbers; None when there is no such customer.
     """
-    return CustomerCounts(**(await fetch(pool, _CUSTOMER_COUNTS, {"customer_id": customer_id}))[0])
+    (rows,) = await quotas.fetch_of_today(pool, Statement(_CUSTOMER_COUNTS, {"customer_id": customer_id}))
+    return CustomerCounts(**rows[0]) if rows else None
 
 
 async def scheduler_counts(pool: Pool) -> SchedulerCounts:
