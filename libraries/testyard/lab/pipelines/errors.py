@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.constants import REF_TEMPLATE
 from fastapi.responses import JSONResponse
 from psycopg.errors import ForeignKeyViolation
 from pydantic import BaseModel, Field
@@ -92,6 +93,11 @@ class RefusedError(Exception):
         self.headers = dict(headers or {})
 
 
+_REFUSAL: Final = {
+    "application/json": {"schema": {"$ref": REF_TEMPLATE.format(model=Refusal.__name__)}},
+}
+
+
 def not_found(kind: str, identifier: str) -> RefusedError:
     """The answer for what is not there, or is another customer's: nobody can tell which.
 
@@ -122,9 +128,12 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """
     declared: dict[int | str, dict[str, Any]] = {}
     for status in sorted({*statuses, 422, 503}):
-        declared[status] = {"model": Refusal, "description": _TITLES[status]}
+        declared[status] = {"description": _TITLES[status], "content": _REFUSAL}
         if status in (429, 503):
             declared[status]["headers"] = _RETRY_AFTER
+    # FastAPI builds a validator for each model of each route, which takes longer than all the rest. One for each
+    # route is enough for the schema that the others refer to.
+    declared[503]["model"] = Refusal
     return declared
 
 

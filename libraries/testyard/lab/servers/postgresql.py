@@ -139,8 +139,22 @@ class PostgresqlServer(Startable):
         """What it logged so far."""
         return (self._directory / "server.log").read_text(encoding="utf-8", errors="replace")
 
+    def begin(self) -> None:
+        """Begin to make a new cluster and to start its server; ``start`` waits for it.
+
+        Raises:
+            PostgresqlError: The package is missing, no account may run it, or it runs already.
+        """
+        if self._launcher is not None:
+            message = f"The lab's PostgreSQL runs already, on port {self._port}."
+            raise PostgresqlError(message)
+        self._pid = 0
+        self._password = secrets.token_hex(16)
+        secrets_in_use.add(self._password)
+        self._launch()
+
     def start(self, within: timedelta = START_TIMEOUT) -> None:
-        """Make a new cluster and start its server.
+        """Make a new cluster and start its server, unless that has begun, and wait until it accepts connections.
 
         Args:
             within: Give up after this time.
@@ -149,15 +163,13 @@ class PostgresqlServer(Startable):
             PostgresqlError: The package is missing, the port is taken, no account may run it, it did not start
                 in time; nothing is left running.
         """
-        if self._launcher is not None:
-            message = f"The lab's PostgreSQL runs already, on port {self._port}."
-            raise PostgresqlError(message)
         deadline = Deadline(within)
-        self._password = secrets.token_hex(16)
-        secrets_in_use.add(self._password)
+        if self._launcher is None or self._pid:
+            self.begin()
         for attempt in range(1, START_ATTEMPTS + 1):
-            self._port = self._wanted_port or free_port()
-            answer = self._launch(deadline)
+            if attempt > 1:
+                self._launch()
+            answer = self._answer(self._running(), deadline)
             if "pid" in answer:
                 self._pid = answer["pid"]
                 return
@@ -247,7 +259,8 @@ class PostgresqlServer(Startable):
             raise PostgresqlError(message)
         return self._launcher
 
-    def _launch(self, deadline: Deadline) -> dict[str, Any]:
+    def _launch(self) -> None:
+        self._port = self._wanted_port or free_port()
         account = unprivileged_account()
         installation = installed_binaries()
         self._directory = self._chosen_directory(account)
@@ -271,7 +284,6 @@ class PostgresqlServer(Startable):
         with suppress(BrokenPipeError):
             launcher.stdin.write(json.dumps(asdict(plan)).encode() + b"\n")
             launcher.stdin.flush()
-        return self._answer(launcher, deadline)
 
     def _chosen_directory(self, account: pwd.struct_passwd | None) -> Path:
         directory = self._wanted_directory

@@ -40,7 +40,6 @@ from testyard.lab.servers.postgresql import PostgresqlServer, ShutdownMode
 from testyard.lab.servers.webhooks import WebhookReceiver
 
 LOOPBACK = "127.0.0.1"
-DATABASE = "pipelines"
 SERVICE_NAME = "the pipeline service of the lab"
 
 # Long enough for a busy machine, short enough that a test of a killed worker does not wait for minutes.
@@ -118,13 +117,13 @@ class PipelineLab(Startable):
         try:
             self._directory.mkdir(mode=0o700)
             self._forks = ForkServer(*self.modules)
+            # Modules are imported while PostgreSQL starts: both take a second or two.
             self._forks.start()
+            self.postgresql.begin()
             self.mailbox.start()
             self.webhooks.start()
-            # Its modules are imported while PostgreSQL starts: both take a second or two.
             self._launch_service()
             self.postgresql.start(within)
-            self.postgresql.create_database(DATABASE)
             self._connect_service(deadline)
         except BaseException:
             self.stop()
@@ -213,7 +212,7 @@ class PipelineLab(Startable):
     @property
     def database_url(self) -> str:
         """The service's database, with the password, past the proxy."""
-        return self.postgresql.url_of(DATABASE)
+        return self.postgresql.url
 
     @property
     def proxy(self) -> FaultProxy:
@@ -311,13 +310,15 @@ class PipelineLab(Startable):
 
     def stop(self) -> None:
         """End every process; safe to call again."""
+        if self._service is not None:
+            _tell_to_end(self._service)  # it does while the others end
         self._end_workers()
+        self.mailbox.stop()
+        self.webhooks.stop()
         _end_service(self._service, self._client)
         self._service = self._client = None
         if self._proxy is not None:
             self._proxy.stop()
-        self.mailbox.stop()
-        self.webhooks.stop()
         if self._forks is not None:
             self._forks.stop()
         self.postgresql.stop()
