@@ -98,6 +98,37 @@ class RunKeywords:
         return answers
 
     @keyword(tags=["Setup"])
+    def process_all_that_is_due(self) -> list[dict[str, Any]]:
+        """Let the service process its queue, one call for each item, until nothing in it may run.
+
+        Returns:
+            The service's answers, one for each item; what waits for a later retry is left.
+
+        Example:
+            | Process All That Is Due |
+        """
+        return self._session.service.process_all()
+
+    @keyword(tags=["Setup", "Wait"])
+    def work_off_the_queue(
+        self, *, step: timedelta = timedelta(minutes=10), within: timedelta = timedelta(seconds=10)
+    ) -> None:
+        """Let the service process what waits, and move the clock, until nothing waits or runs.
+
+        Args:
+            step: How far the clock is moved for what waits for a retry, or takes its time.
+            within: How long the runs may need to end, after each step.
+
+        Raises:
+            NotMetError: Something still waits or runs; tells how many runs are in each state.
+
+        Example:
+            | Work Off The Queue |
+            | Work Off The Queue | step=1 hour | within=30s |
+        """
+        self._session.service.work_off_queue(step, within)
+
+    @keyword(tags=["Setup"])
     def move_the_clock(self, *, to: datetime | None = None, by: timedelta | None = None) -> str:
         """Move the service's test clock forward.
 

@@ -183,6 +183,42 @@ def test_a_queue_that_is_empty_before_is_told_with_how_many_there_were(library, 
     assert service.queued == 1
 
 
+def test_the_queue_is_processed_until_nothing_may_run(library, service):
+    service.queued = 3
+    assert [answer["processed"] for answer in library.process_all_that_is_due()] == [True] * 3
+    assert service.queued == 0
+    assert library.process_all_that_is_due() == []
+
+
+def test_an_empty_queue_is_worked_off_without_moving_the_clock(library, service):
+    service.add_run("COMPLETED")
+    library.work_off_the_queue()
+    assert service.paths == ["GET scheduler/queue/status"]
+
+
+def test_the_queue_is_worked_off_step_by_step_as_its_runs_end(library, service):
+    for number in (1, 2, 3):
+        service.add_run("PENDING", ends_at=START + number * HOUR)
+    service.queued = 3
+    library.work_off_the_queue(step=HOUR)
+    assert service.now == START + 3 * HOUR
+    assert {run["state"] for run in service.runs} == {"COMPLETED"}
+    assert service.queued == 0
+
+
+def test_a_queue_that_is_never_empty_is_told_with_what_is_left(library, service):
+    service.add_run("PENDING")
+    service.add_run("SCHEDULED")
+    with pytest.raises(NotMetError, match="steps of 0:10:00 the queue still has runs: 1 SCHEDULED, 1 PENDING"):
+        library.work_off_the_queue()
+
+
+def test_a_run_that_goes_on_forever_is_waited_for_no_longer_than_told(library, service):
+    service.add_run("RUNNING")
+    with pytest.raises(NotMetError, match=r"no run to be RUNNING; the last value was \{'RUNNING': 1\}"):
+        library.work_off_the_queue(within=AT_ONCE)
+
+
 def test_the_clock_moves_to_a_time_in_utc_or_by_a_duration(library, service):
     assert library.move_the_clock(to=(START + 3 * HOUR).replace(tzinfo=None)) == "2026-03-02T04:00:00+00:00"
     assert service.now == START + 3 * HOUR

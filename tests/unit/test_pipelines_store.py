@@ -1,6 +1,7 @@
 """Making runs of due configurations, reading them, the service's clock, and what the database itself refuses."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime, timedelta
 
 import psycopg
@@ -218,6 +219,17 @@ async def test_statements_that_are_sent_together_are_one_transaction(world: Worl
     changed, *seen = await fetch_together(world.pool, rename, name, name)
     assert (changed, [row["name"] for rows in seen for row in rows]) == ([], ["renamed", "renamed"])
     assert len({row["transaction"] for rows in seen for row in rows}) == 1
+
+
+async def test_the_connection_that_was_used_last_is_the_next(world: World):
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            given_back_first = await stack.enter_async_context(world.pool.connection())
+    async with world.pool.connection() as first:
+        assert first is not given_back_first
+    for _ in range(3):
+        async with world.pool.connection() as again:
+            assert again is first
 
 
 async def test_an_unreachable_database_is_an_error_in_bounded_time(world: World):

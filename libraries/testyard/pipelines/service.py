@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from http import HTTPStatus
+from itertools import takewhile
 from typing import Any
 
 from testyard.core.deadline import Deadline, wait_until
@@ -17,6 +18,7 @@ from testyard.pipelines.history import ENDS, RunState
 API = "/api/v1"
 MOST_RUNS = 1000
 AT_ONCE = 4
+MOST_ROUNDS = 20
 # Document 002, GET /scheduler/queue/status.
 QUEUE_STATUS = {
     "scheduled": RunState.SCHEDULED,
@@ -99,6 +101,36 @@ class PipelineService:
         answer: dict[str, Any] = self._client.call("POST", f"{API}/scheduler/process")
         return answer
 
+    def process_all(self) -> list[dict[str, Any]]:
+        """Process the queue until nothing in it may run; returns the answers, without the last one."""
+        return list(takewhile(lambda answer: answer["processed"], iter(self.process, None)))
+
+    def work_off_queue(self, step: timedelta, within: timedelta) -> None:
+        """Process what waits and let time pass, until nothing waits or runs.
+
+        Args:
+            step: How far the clock is moved for what waits for a retry, or takes its time.
+            within: How long the runs may need to end, each time.
+
+        Raises:
+            NotMetError: Something still does, after many steps; tells how many runs are in each state.
+        """
+        for _ in range(MOST_ROUNDS):
+            if not self._busy():
+                return
+            self.process_all()
+            self.advance_clock(step)
+            wait_until(
+                self._busy, lambda busy: RunState.RUNNING not in busy, Deadline(within), "no run to be RUNNING"
+            )
+        if busy := self._busy():
+            left = ", ".join(f"{count} {state}" for state, count in busy.items())
+            message = f"After {MOST_ROUNDS} steps of {step} the queue still has runs: {left}."
+            raise NotMetError(message)
+
+    def _busy(self) -> dict[str, int]:
+        return {state: count for state, count in self.counts().items() if state not in ENDS}
+
     def now(self) -> datetime:
         """The service's test clock."""
         return datetime.fromisoformat(self._client.call("GET", f"{API}/test-clock")["now"])
@@ -139,8 +171,7 @@ class PipelineService:
             self.move_clock(moment)
             answer = self.trigger()
             followed.append((moment, answer["triggered_count"]))
-            while self.process()["processed"]:
-                pass
+            self.process_all()
         if not followed:
             message = (
                 f"No pipeline is due until {until.isoformat()}; next: {answer['next_trigger_time'] or 'never'}."

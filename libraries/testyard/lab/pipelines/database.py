@@ -85,10 +85,10 @@ class Connection(AsyncConnection[DictRow]):
 
 
 class Pool(AsyncConnectionPool[Connection]):
-    """Connections that are checked when they are handed out.
+    """Connections that are checked when they are handed out, the one that was used last first.
 
-    The pool's own ``check`` waits a second after the first connection that has ended, although the database may be
-    back already.
+    The pool itself hands them out in turn: all of them would have to plan every statement. Its own ``check`` waits
+    a second after the first connection that has ended, although the database may be back already.
     """
 
     async def getconn(self, timeout: float | None = None) -> Connection:
@@ -103,6 +103,7 @@ class Pool(AsyncConnectionPool[Connection]):
         given = self.timeout if timeout is None else timeout
         ends_at = time.monotonic() + given
         while True:
+            self._pool.rotate(1)  # the pool takes from the left what it has put back on the right
             connection = await super().getconn(ends_at - time.monotonic())
             try:
                 if connection.may_have_ended():

@@ -47,7 +47,7 @@ STALE_AFTER = timedelta(seconds=1.5)
 # Longer than any statement takes on the few rows of a suite.
 DATABASE_TIMEOUT = timedelta(seconds=1)
 # Where it is going to be away, every test waits for this.
-DATABASE_TIMEOUT_WHERE_BREAKABLE = timedelta(seconds=0.6)
+DATABASE_TIMEOUT_WHERE_BREAKABLE = timedelta(seconds=0.4)
 
 # So short that a test can let a receiver fail until a notification is given up.
 NOTIFICATION_RETRY = timedelta(milliseconds=50)
