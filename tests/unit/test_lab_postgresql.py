@@ -92,7 +92,7 @@ def test_the_password_is_needed_and_registered_as_a_secret(postgresql_server: Po
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(server.url.replace(password, "wrong"))
     stored = value(server, "SELECT rolpassword FROM pg_authid WHERE rolname = 'testyard'")
-    assert str(stored).startswith("SCRAM-SHA-256$")
+    assert str(stored).startswith("SCRAM-SHA-256$1:"), "one iteration"
 
 
 def test_the_password_is_in_no_file_and_on_no_command_line(postgresql_server: PostgresqlServer) -> None:
@@ -192,6 +192,33 @@ def test_a_restart_of_what_does_not_run_is_refused() -> None:
 def test_a_second_start_is_refused(postgresql_server: PostgresqlServer) -> None:
     with pytest.raises(PostgresqlError, match=f"runs already, on port {postgresql_server.port}"):
         postgresql_server.start()
+    with pytest.raises(PostgresqlError, match=f"runs already, on port {postgresql_server.port}"):
+        postgresql_server.begin()
+
+
+def test_what_has_begun_is_started_once_and_can_be_started_again() -> None:
+    server = PostgresqlServer(durable=False)
+    server.begin()
+    try:
+        begun = server.directory
+        server.start()
+        assert (server.directory, value(server, "SELECT 1")) == (begun, 1)
+        server.stop()
+        server.start()
+        assert server.directory != begun
+        assert value(server, "SELECT 1") == 1
+    finally:
+        server.stop()
+
+
+def test_what_has_only_begun_leaves_nothing_when_it_is_stopped() -> None:
+    server = PostgresqlServer()
+    server.begin()
+    launcher = server._launcher
+    assert launcher is not None
+    server.stop()
+    assert launcher.poll() is not None
+    assert not server.directory.exists()
 
 
 # ---- databases

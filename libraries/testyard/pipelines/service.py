@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from itertools import takewhile
 from typing import Any
 
 from testyard.core.deadline import Deadline, wait_until
@@ -102,8 +101,11 @@ class PipelineService:
         return answer
 
     def process_all(self) -> list[dict[str, Any]]:
-        """Process the queue until nothing in it may run; returns the answers, without the last one."""
-        return list(takewhile(lambda answer: answer["processed"], iter(self.process, None)))
+        """Process the queue until nothing in it may run; returns the answers, one for each item."""
+        answers = []
+        while (answer := self.process())["processed"]:
+            answers.append(answer)
+        return answers
 
     def work_off_queue(self, step: timedelta, within: timedelta) -> None:
         """Process what waits and let time pass, until nothing waits or runs.
