@@ -104,6 +104,9 @@ class RunKeywords:
         Returns:
             The service's answers, one for each item; what waits for a later retry is left.
 
+        Raises:
+            NotMetError: After 100 items there was still one.
+
         Example:
             | Process All That Is Due |
         """

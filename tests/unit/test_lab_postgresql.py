@@ -211,6 +211,13 @@ def test_what_has_begun_is_started_once_and_can_be_started_again() -> None:
         server.stop()
 
 
+def test_what_has_begun_is_waited_for_by_with() -> None:
+    server = PostgresqlServer(durable=False)
+    server.begin()
+    with server:
+        assert value(server, "SELECT 1") == 1
+
+
 def test_what_has_only_begun_leaves_nothing_when_it_is_stopped() -> None:
     server = PostgresqlServer()
     server.begin()

@@ -190,6 +190,14 @@ def test_the_queue_is_processed_until_nothing_may_run(library, service):
     assert library.process_all_that_is_due() == []
 
 
+def test_a_queue_without_an_end_is_told(library, service):
+    service.queued = 100
+    assert len(library.process_all_that_is_due()) == 100
+    service.queued = 101
+    with pytest.raises(NotMetError, match="After 100 items the queue still had one that may run"):
+        library.process_all_that_is_due()
+
+
 def test_an_empty_queue_is_worked_off_without_moving_the_clock(library, service):
     service.add_run("COMPLETED")
     library.work_off_the_queue()

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from pipelines_support import NOON, PATIENCE, World
 from psycopg.rows import DictRow
-from testyard.lab.pipelines.database import Connection, DatabaseUnavailableError, Pool, Statement, fetch_together
+from testyard.lab.pipelines.database import Connection, DatabaseUnavailableError, Pool, Statement, fetch_within_day
 from testyard.lab.pipelines.store import admission, runs
 
 pytestmark = pytest.mark.anyio
@@ -173,10 +173,10 @@ async def test_an_evaluation_that_is_cut_off_is_completed_by_the_next(
         if not left:
             raise DatabaseUnavailableError("it went away")
         left -= 1
-        return await fetch_together(pool, *statements)
+        return await fetch_within_day(pool, *statements)
 
     with monkeypatch.context() as patch:
-        patch.setattr(admission, "fetch_together", twice)
+        patch.setattr(admission, "fetch_within_day", twice)
         with pytest.raises(DatabaseUnavailableError, match="it went away"):
             await world.schedule()
     assert await world.states() == {"PENDING": 6}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from http import HTTPStatus
+from itertools import takewhile
 from typing import Any
 
 from testyard.core.deadline import Deadline, wait_until
@@ -18,6 +19,7 @@ API = "/api/v1"
 MOST_RUNS = 1000
 AT_ONCE = 4
 MOST_ROUNDS = 20
+MOST_ITEMS = 100
 # Document 002, GET /scheduler/queue/status.
 QUEUE_STATUS = {
     "scheduled": RunState.SCHEDULED,
@@ -100,11 +102,21 @@ class PipelineService:
         answer: dict[str, Any] = self._client.call("POST", f"{API}/scheduler/process")
         return answer
 
+    def process_at_most(self, count: int) -> list[dict[str, Any]]:
+        """Process the queue until nothing in it may run, or so many items were; returns the answers for items."""
+        answers = (self.process() for _ in range(count))
+        return list(takewhile(lambda answer: answer["processed"], answers))
+
     def process_all(self) -> list[dict[str, Any]]:
-        """Process the queue until nothing in it may run; returns the answers, one for each item."""
-        answers = []
-        while (answer := self.process())["processed"]:
-            answers.append(answer)
+        """Process the queue until nothing in it may run; returns the answers, one for each item.
+
+        Raises:
+            NotMetError: After very many items there was still one.
+        """
+        answers = self.process_at_most(MOST_ITEMS + 1)
+        if len(answers) > MOST_ITEMS:
+            message = f"After {MOST_ITEMS} items the queue still had one that may run."
+            raise NotMetError(message)
         return answers
 
     def work_off_queue(self, step: timedelta, within: timedelta) -> None:
@@ -118,9 +130,10 @@ class PipelineService:
             NotMetError: Something still does, after many steps; tells how many runs are in each state.
         """
         for _ in range(MOST_ROUNDS):
-            if not self._busy():
+            busy = self._busy()
+            if not busy:
                 return
-            self.process_all()
+            self.process_at_most(busy.get(RunState.PENDING, 0) + 1)
             self.advance_clock(step)
             wait_until(
                 self._busy, lambda busy: RunState.RUNNING not in busy, Deadline(within), "no run to be RUNNING"
@@ -173,7 +186,8 @@ class PipelineService:
             self.move_clock(moment)
             answer = self.trigger()
             followed.append((moment, answer["triggered_count"]))
-            self.process_all()
+            while self.process()["processed"]:
+                pass
         if not followed:
             message = (
                 f"No pipeline is due until {until.isoformat()}; next: {answer['next_trigger_time'] or 'never'}."

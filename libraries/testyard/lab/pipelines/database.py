@@ -335,7 +335,7 @@ async def fetch_together(pool: Pool, *statements: Statement) -> list[list[DictRo
         psycopg.Error: Anything else; then none of them has done anything.
 
     Example:
-        >>> _, runs = await fetch_together(pool, Statement(LOCK_DAY_SHARED), Statement("SELECT ..."))
+        >>> run, history = await fetch_together(pool, Statement("SELECT ..."), Statement("SELECT ..."))
     """
 
     async def attempt() -> list[list[DictRow]]:
@@ -350,34 +350,21 @@ async def fetch_together(pool: Pool, *statements: Statement) -> list[list[DictRo
     return await _again_after_conflicts(attempt)
 
 
-async def fetch_within_day(
-    pool: Pool,
-    statement: str,
-    parameters: Parameters | None = None,
-    *afterwards: str,
-    prepare: bool | None = None,
-) -> list[DictRow]:
-    """Run one statement that touches quotas: in a transaction of its own, in which the day cannot turn.
+async def fetch_within_day(pool: Pool, *statements: Statement) -> list[list[DictRow]]:
+    """``fetch_together`` for what touches quotas: the day cannot turn meanwhile.
 
-    A row that a new day brings would not be in the statement's snapshot: so it first waits for the day's lock.
+    A row that a new day brings would not be in a statement's snapshot: so they first wait for the day's lock.
 
     Args:
         pool: Where the connection comes from.
-        statement: SQL that returns rows.
-        parameters: Its named parameters.
-        afterwards: Statements without parameters for the same transaction.
-        prepare: As ``Statement`` takes it.
+        statements: What to run, in this order.
 
     Returns:
-        The statement's rows.
+        The rows of each.
 
     Raises:
         DatabaseUnavailableError: The database is away, or too slow.
+        psycopg.Error: Anything else; then none of them has done anything.
     """
-    _, rows, *_ = await fetch_together(
-        pool,
-        Statement(LOCK_DAY_SHARED),
-        Statement(statement, parameters, prepare),
-        *(Statement(more) for more in afterwards),
-    )
+    _, *rows = await fetch_together(pool, Statement(LOCK_DAY_SHARED), *statements)
     return rows

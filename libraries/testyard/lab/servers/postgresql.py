@@ -106,7 +106,7 @@ class PostgresqlServer(Startable):
         self._pid = 0
 
     def __enter__(self) -> Self:
-        if self._launcher is None:
+        if self._launcher is None or not self._pid:
             self.start()
         return self
 

@@ -17,12 +17,10 @@ from psycopg.types.json import Jsonb
 
 from testyard.lab.pipelines.cron import CronError, next_time
 from testyard.lab.pipelines.database import (
-    LOCK_DAY_SHARED,
     DatabaseUnavailableError,
     Pool,
     Statement,
     fetch,
-    fetch_together,
     fetch_within_day,
 )
 from testyard.lab.pipelines.keys import idempotency_key
@@ -277,9 +275,8 @@ class _Evaluation:
     async def _make_runs(self, due: Sequence[_Due]) -> None:
         for start in range(0, len(due), BATCH):
             batch = due[start : start + BATCH]
-            _, _, (made,), _ = await fetch_together(
+            _, (made,), _ = await fetch_within_day(
                 self._pool,
-                Statement(LOCK_DAY_SHARED),
                 Statement(_FIND_EACH_BY_ITS_KEY),
                 # Planned for its size each time: a plan for few rows takes twice as long with thousands.
                 Statement(_SCHEDULE, self._parameters(batch), prepare=False),
@@ -344,7 +341,9 @@ async def admit(pool: Pool) -> int:
     """
     decided = 0
     while True:
-        batch = await fetch_within_day(pool, _ADMIT_ALL, {"count": BATCH}, NOTIFY_RUNS_PENDING, prepare=False)
+        batch, _ = await fetch_within_day(
+            pool, Statement(_ADMIT_ALL, {"count": BATCH}, prepare=False), Statement(NOTIFY_RUNS_PENDING)
+        )
         decided += len(batch)
         if len(batch) < BATCH:
             return decided
@@ -386,9 +385,8 @@ async def run_now(
         "priority": priority,
         "trigger_type": TriggerType.API,
     }
-    *_, (run,), (quota,) = await fetch_together(
+    *_, (run,), (quota,) = await fetch_within_day(
         pool,
-        Statement(LOCK_DAY_SHARED),
         Statement(_RUN_NOW, made),
         Statement(_ADMIT_RUN, {"run_id": run_id, "count": 1}),
         Statement(NOTIFY_RUNS_PENDING),

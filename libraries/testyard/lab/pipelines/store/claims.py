@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from psycopg.rows import DictRow
 
-from testyard.lab.pipelines.database import Pool, fetch, fetch_within_day
+from testyard.lab.pipelines.database import Pool, Statement, fetch, fetch_within_day
 from testyard.lab.pipelines.records import Work
 
 _WORK = """run.run_id, run.claim_number, run.customer_id, run.config_id, run.provider, run.domain,
@@ -105,7 +105,8 @@ async def claim(pool: Pool, worker: str, count: int, claim_id: str) -> list[Work
         DatabaseUnavailableError: The database is away; ``taken_by`` tells later whether the claim took anything.
     """
     parameters = {"worker": worker, "count": count, "claim_id": claim_id}
-    return _in_order(await fetch_within_day(pool, CLAIM, parameters))
+    (rows,) = await fetch_within_day(pool, Statement(CLAIM, parameters))
+    return _in_order(rows)
 
 
 async def taken_by(pool: Pool, worker: str, claim_ids: Sequence[str]) -> list[Work]:
@@ -134,7 +135,8 @@ async def claim_run(pool: Pool, worker: str, run_id: str) -> Work | None:
         The run; None when it is not pending, not due yet, or its customer's slots are taken.
     """
     parameters = {"worker": worker, "count": 1, "run_id": run_id, "claim_id": new_claim_id()}
-    works = _in_order(await fetch_within_day(pool, _CLAIM_RUN, parameters))
+    (rows,) = await fetch_within_day(pool, Statement(_CLAIM_RUN, parameters))
+    works = _in_order(rows)
     return works[0] if works else None
 
 

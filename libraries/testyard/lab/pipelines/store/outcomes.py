@@ -15,6 +15,7 @@ from testyard.lab.pipelines.database import (
     Connection,
     Parameters,
     Pool,
+    Statement,
     fetch,
     fetch_within_day,
     in_transaction,
@@ -136,7 +137,7 @@ async def finish(pool: Pool, outcomes: Sequence[Outcome]) -> set[str]:
     if not outcomes:
         return set()
     if not any(_is_retried(outcome) for outcome in outcomes):
-        rows = await fetch_within_day(pool, _FINISH, _reports(outcomes))
+        (rows,) = await fetch_within_day(pool, Statement(_FINISH, _reports(outcomes)))
         return {row["run_id"] for row in rows}
 
     async def work(connection: Connection) -> set[str]:

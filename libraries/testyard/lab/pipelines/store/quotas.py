@@ -177,11 +177,8 @@ async def set_limits(
         The quota as it is now; None when there is no such customer.
     """
     await open_day(pool)
-    rows = await fetch_within_day(
-        pool,
-        _SET_LIMITS,
-        {"customer_id": customer_id, "daily": daily, "monthly": monthly, "concurrent": concurrent},
-    )
+    wanted = {"customer_id": customer_id, "daily": daily, "monthly": monthly, "concurrent": concurrent}
+    (rows,) = await fetch_within_day(pool, Statement(_SET_LIMITS, wanted))
     return Quota(**rows[0]) if rows else None
 
 
