@@ -10,8 +10,9 @@ from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 from testyard.core.deadline import Deadline, wait_until
-from testyard.lab.servers.fault_proxy import Fault, FaultProxy
+from testyard.lab.servers.fault_proxy import Direction, Fault, FaultProxy
 from testyard.lab.servers.loop_thread import NotRunningError
 
 SOON = 5.0
@@ -353,3 +354,77 @@ def test_a_proxy_that_cannot_start_leaves_nothing_running(line: Line) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("fault proxy")]
     with pytest.raises(NotRunningError):
         line.proxy.cut()
+
+
+@pytest.mark.parametrize("silent", list(Direction))
+def test_one_direction_can_be_silent_while_the_other_speaks(line: Line, silent: Direction) -> None:
+    client, server = line.connect()
+    talk(client, server)
+    line.proxy.silence(silent)
+    assert line.proxy.faults == {Fault.SILENT}
+    assert line.proxy.silent == {silent}
+    unheard, heard = (client, server) if silent is Direction.TO_TARGET else (server, client)
+    unheard.sendall(b"unheard")
+    heard.sendall(b"heard")
+    assert read(unheard, 5) == b"heard"
+    assert hears_nothing(heard)
+    line.proxy.speak(silent)
+    assert line.proxy.faults == frozenset()
+    assert read(heard, 7) == b"unheard"
+    talk(client, server)
+
+
+def test_directions_fall_silent_and_speak_one_by_one(line: Line) -> None:
+    client, server = line.connect()
+    line.proxy.silence(Direction.TO_TARGET)
+    line.proxy.silence(Direction.TO_CLIENT)
+    assert line.proxy.silent == set(Direction)
+    line.proxy.speak(Direction.TO_TARGET)
+    assert line.proxy.silent == {Direction.TO_CLIENT}
+    client.sendall(b"question")
+    assert read(server, 8) == b"question"
+    server.sendall(b"answer")
+    assert hears_nothing(client)
+    line.proxy.speak()
+    assert read(client, 6) == b"answer"
+
+
+@pytest.mark.parametrize("silent", list(Direction))
+def test_a_handshake_needs_both_directions(line: Line, silent: Direction) -> None:
+    line.proxy.silence(silent)
+    client = line.dial()
+    line.target.settimeout(QUIET)
+    with pytest.raises(TimeoutError):
+        line.answer()
+    line.target.settimeout(SOON)
+    line.proxy.speak()
+    talk(client, line.answer())
+
+
+def test_a_reset_is_hidden_where_the_way_back_is_silent(line: Line) -> None:
+    client, server = line.connect()
+    line.proxy.silence(Direction.TO_CLIENT)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    server.close()
+    client.sendall(b"to nobody")
+    assert hears_nothing(client)
+    client.sendall(b"to nobody either")
+    assert hears_nothing(client)
+    line.proxy.speak()
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+
+
+def test_proxies_can_share_one_thread(line: Line) -> None:
+    with (
+        start_blocking_portal(name="shared") as portal,
+        FaultProxy(*line.target.getsockname(), shared=portal) as one,
+        FaultProxy(*line.target.getsockname(), shared=portal) as other,
+    ):
+        one.silence()
+        with socket.create_connection((other.host, other.port), SOON) as client:
+            talk(client, line.answer())
+        assert (one.faults, other.faults) == ({Fault.SILENT}, frozenset())
+        names = [thread.name for thread in threading.enumerate()]
+        assert "shared" in names
+        assert len([name for name in names if name.startswith("fault proxy")]) == 1

@@ -147,11 +147,12 @@ def remove_stale_directories() -> None:
     """Remove directories of labs whose supervisor no longer lives (all of them were killed at once)."""
     for directory in Path(tempfile.gettempdir()).glob(f"{DIRECTORY_PREFIX}*-*"):
         process = directory.name.removeprefix(DIRECTORY_PREFIX).split("-")[0]
-        if process.isdigit() and not _is_alive(int(process)):
+        if process.isdigit() and not is_alive(int(process)):
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this id, whosever it is."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -17,6 +17,8 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from enum import Enum
 
+from anyio.from_thread import BlockingPortal
+
 from testyard.lab.servers.loop_thread import LOOPBACK, LoopThread, loopback_listener
 
 CHUNK_BYTES = 1 << 14
@@ -35,6 +37,21 @@ class Fault(Enum):
     LATE = "late"
 
 
+class Direction(Enum):
+    """Which way bytes go through a proxy."""
+
+    TO_TARGET = "to target"
+    TO_CLIENT = "to client"
+
+    @property
+    def opposite(self) -> Direction:
+        """The other way."""
+        return Direction.TO_CLIENT if self is Direction.TO_TARGET else Direction.TO_TARGET
+
+
+BOTH_WAYS = frozenset(Direction)
+
+
 class _End(Enum):
     """How a stream of bytes ends."""
 
@@ -45,8 +62,9 @@ class _End(Enum):
 class _Flow:
     """One direction of one connection: takes from a source and passes on to a sink, in order."""
 
-    def __init__(self, link: _Link, source: socket.socket, sink: socket.socket) -> None:
+    def __init__(self, link: _Link, direction: Direction, source: socket.socket, sink: socket.socket) -> None:
         self._link = link
+        self._direction = direction
         self._source = source
         self._sink = sink
         self._held: deque[tuple[float, bytes | _End]] = deque()
@@ -96,7 +114,7 @@ class _Flow:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._held and not sink_is_full and self._link.passes:
+        while self._held and not sink_is_full and self._link.passes(self._direction):
             due, item = self._held[0]
             if due > self._link.loop.time():
                 self._timer = self._link.loop.call_at(due, self.pass_on)
@@ -104,7 +122,7 @@ class _Flow:
             try:
                 sink_is_full = not self._pass_on_first(item)
             except OSError:
-                self._link.reset()
+                self._lose()
         if not self._link.closed:
             self._watch(writes=sink_is_full)
 
@@ -130,8 +148,15 @@ class _Flow:
             self._held.popleft()
         return True
 
+    def _lose(self) -> None:
+        """What the sink no longer takes is lost; the other side hears that only where the way back passes."""
+        self._held.clear()
+        self._held_bytes = 0
+        self._ended = True
+        self._link.lose(self._direction)
+
     def _watch(self, *, writes: bool) -> None:
-        reads = self._link.passes and not self._ended and self._held_bytes < MOST_HELD_BYTES
+        reads = self._link.passes(self._direction) and not self._ended and self._held_bytes < MOST_HELD_BYTES
         if reads and not self._reads:
             self._link.loop.add_reader(self._source, self._receive)
         elif self._reads and not reads:
@@ -163,7 +188,11 @@ class _Link:
         for side in self._sides:
             side.setblocking(False)
             side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._flows = (_Flow(self, client, self._target), _Flow(self, self._target, client))
+        self._flows = (
+            _Flow(self, Direction.TO_TARGET, client, self._target),
+            _Flow(self, Direction.TO_CLIENT, self._target, client),
+        )
+        self._lost: Direction | None = None
         self._dials = False
         self._connected = False
         self.resume()
@@ -172,10 +201,9 @@ class _Link:
     def _sides(self) -> tuple[socket.socket, socket.socket]:
         return self._client, self._target
 
-    @property
-    def passes(self) -> bool:
+    def passes(self, direction: Direction) -> bool:
         """Whether bytes may be taken and passed on now."""
-        return self._connected and not self.closed and not self._proxy.is_silent
+        return self._connected and not self.closed and direction not in self._proxy.silent
 
     def due(self) -> float:
         """When a chunk that comes now is to be passed on, on the loop's clock."""
@@ -188,10 +216,12 @@ class _Link:
 
     def resume(self) -> None:
         """Do what the proxy's faults allow now: dial the target, or pass on, or stop passing on."""
+        if self._lost:
+            self.lose(self._lost)
         if self._dials:
             for flow in self._flows:
                 flow.pass_on()
-        elif not self._proxy.is_silent:
+        elif not self._proxy.silent:  # a handshake needs both directions
             self._dials = True
             if self._target.connect_ex(self._proxy.target) in {0, errno.EINPROGRESS}:
                 self.loop.add_writer(self._target, self._dialled)
@@ -218,6 +248,13 @@ class _Link:
         """Close when both sides have said that they will send no more."""
         if all(flow.passed_end for flow in self._flows):
             self.close()
+
+    def lose(self, direction: Direction) -> None:
+        """One side takes no more: end both connections, as soon as the sender may hear of it."""
+        if self.passes(direction.opposite):
+            self.reset()
+        else:
+            self._lost = direction
 
     def reset(self) -> None:
         """End both connections with RST."""
@@ -246,10 +283,12 @@ class FaultProxy(LoopThread):
     Args:
         target_host: IPv4 address or name of the target.
         target_port: Its TCP port.
+        shared: A running loop in another thread that serves several proxies; None starts one for this proxy.
 
     Attributes:
         host: The loopback address to connect to.
         port: The TCP port to connect to; 0 before ``start``.
+        silent: The directions in which nothing is passed on now.
 
     Example:
         >>> with FaultProxy("127.0.0.1", 5432) as proxy:                       # doctest: +SKIP
@@ -258,13 +297,13 @@ class FaultProxy(LoopThread):
         1
     """
 
-    def __init__(self, target_host: str, target_port: int) -> None:
-        super().__init__(f"fault proxy before {target_host}:{target_port}")
+    def __init__(self, target_host: str, target_port: int, *, shared: BlockingPortal | None = None) -> None:
+        super().__init__(f"fault proxy before {target_host}:{target_port}", shared=shared)
         self.host = LOOPBACK
         self.port = 0
         self.target = (target_host, target_port)
         self.late = timedelta()
-        self.is_silent = False
+        self.silent: frozenset[Direction] = frozenset()
         self._forwarded = 0
         self._listener: socket.socket | None = None
         self._links: set[_Link] = set()
@@ -319,13 +358,23 @@ class FaultProxy(LoopThread):
         """Take connections again, on the same port."""
         self._portal.call(self._listen)
 
-    def silence(self) -> None:
-        """Keep connections and take new ones, but pass on nothing, neither bytes nor ends, until ``speak``."""
-        self._portal.call(self._set_silent, True)
+    def silence(self, *directions: Direction) -> None:
+        """Keep connections and take new ones, but pass on nothing, neither bytes nor ends, until ``speak``.
 
-    def speak(self) -> None:
-        """Pass on again, first what was held back."""
-        self._portal.call(self._set_silent, False)
+        The target hears of a new connection only when neither direction is silent: a TCP handshake needs both.
+
+        Args:
+            directions: The directions that fall silent, beside those that are; none given: both.
+        """
+        self._portal.call(lambda: self._set_silent(self.silent | (frozenset(directions) or BOTH_WAYS)))
+
+    def speak(self, *directions: Direction) -> None:
+        """Pass on again, first what was held back.
+
+        Args:
+            directions: The directions that are silent no more; none given: both.
+        """
+        self._portal.call(lambda: self._set_silent(self.silent - (frozenset(directions) or BOTH_WAYS)))
 
     def delay(self, late: timedelta) -> None:
         """Pass on what comes from now on later by this, in both directions; how connections end too.
@@ -356,7 +405,7 @@ class FaultProxy(LoopThread):
     def _faults(self) -> frozenset[Fault]:
         in_force = {
             Fault.REFUSING: self._listener is None,
-            Fault.SILENT: self.is_silent,
+            Fault.SILENT: bool(self.silent),
             Fault.LATE: bool(self.late),
         }
         return frozenset(fault for fault, holds in in_force.items() if holds)
@@ -396,8 +445,8 @@ class FaultProxy(LoopThread):
             self._listener.setblocking(False)
             asyncio.get_running_loop().add_reader(self._listener, self._accept_waiting)
 
-    def _set_silent(self, silent: bool) -> None:
-        self.is_silent = silent
+    def _set_silent(self, silent: frozenset[Direction]) -> None:
+        self.silent = silent
         for link in self._accept_waiting():
             link.resume()
 
@@ -410,4 +459,4 @@ class FaultProxy(LoopThread):
     def _heal(self) -> None:
         self._listen()
         self._set_delay(timedelta())
-        self._set_silent(False)
+        self._set_silent(frozenset())

@@ -24,10 +24,12 @@ class LoopThread(Startable):
 
     Args:
         name: What people call it; also the name of its thread.
+        shared: A running loop in another thread to serve on, instead of one of its own.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, shared: BlockingPortal | None = None) -> None:
         self._name = name
+        self._shared = shared
         self._stack = ExitStack()
         self._running: BlockingPortal | None = None
 
@@ -44,13 +46,13 @@ class LoopThread(Startable):
         if self._running is not None:
             return
         with ExitStack() as stack:
-            portal = stack.enter_context(start_blocking_portal(name=self._name))
+            portal = self._shared or stack.enter_context(start_blocking_portal(name=self._name))
             stack.enter_context(portal.wrap_async_context_manager(self._serving()))
             self._running = portal
             self._stack = stack.pop_all()
 
     def stop(self) -> None:
-        """End every connection, the loop and the thread; safe to call again."""
+        """End every connection, and the loop and the thread that are its own; safe to call again."""
         self._running = None
         self._stack.close()
 
