@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from testyard import __version__
 from testyard.core.errors import UserError
+from testyard.workflow.command_line import add_commands
 
 if TYPE_CHECKING:
     from testyard.core.leftover import Leftover
@@ -74,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         help="seconds between two cycles of the agent; 3 when not given",
     )
     cleanup.set_defaults(run=_cleanup)
+
+    add_commands(commands)
     return parser
 
 
