@@ -12,6 +12,7 @@ from testyard import __version__
 from testyard.core.listening import MaskingListener
 from testyard.lab.environment import Environment, chosen_environment, missing_lab, missing_need
 
+from LabLibrary.datacentre import DatacentreKeywords
 from LabLibrary.notices import NoticeKeywords
 from LabLibrary.pipelines import PipelineKeywords
 from LabLibrary.waldurs import WaldurKeywords
@@ -23,7 +24,7 @@ SLOW_TAG = "slow"
 
 
 @library(scope="GLOBAL", version=__version__, listener="SELF", doc_format="MARKDOWN")
-class LabLibrary(WaldurKeywords, PipelineKeywords, NoticeKeywords, MaskingListener):
+class LabLibrary(WaldurKeywords, PipelineKeywords, DatacentreKeywords, NoticeKeywords, MaskingListener):
     """Start the embedded lab, break it on purpose, and know what an environment lacks.
 
     By default every suite starts its own lab on loopback addresses; nothing of it survives the run. With

@@ -105,7 +105,7 @@ class NoticeKeywords:
         Example:
             | ${url} = | Address Of The Webhook Receiver | /slack/operators |
         """
-        return f"{self._world.pipeline_lab().webhooks.url}{path}"
+        return f"{self._world.webhooks().url}{path}"
 
     @keyword(tags=["Assertion", "Wait", "Evidence"])
     def webhook_should_be_called(
@@ -160,7 +160,7 @@ class NoticeKeywords:
         Example:
             | The Webhook Receiver Fails | /hooks/acme | times=2 |
         """
-        receiver = self._world.pipeline_lab().webhooks
+        receiver = self._world.webhooks()
         self._world.will_undo(("the webhook receiver", path), partial(receiver.fail, 0, path=path))
         receiver.fail(times, status, path)
         logger.info(f"The webhook receiver answers {path} with {status} {times} times")
@@ -168,7 +168,7 @@ class NoticeKeywords:
     def _calls(self, path: str, about: str) -> list[Notice]:
         return [
             asdict(call)
-            for call in self._world.pipeline_lab().webhooks.deliveries(path)
+            for call in self._world.webhooks().deliveries(path)
             if about in json.dumps(call.body, ensure_ascii=False)
         ]
 

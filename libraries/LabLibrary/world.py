@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from testyard.core.errors import UserError
 from testyard.lab.environment import Environment
-from testyard.lab.supervisor import LabKeeper, PipelineKeeper, WaldurInstance
+from testyard.lab.supervisor import ClusterKeeper, LabKeeper, PipelineKeeper, WaldurInstance
 
 if TYPE_CHECKING:
-    from testyard.lab.supervisor.pipelines import PipelineLab
+    from testyard.lab.supervisor.clusters import ClusterLab
+    from testyard.lab.supervisor.pipelines import PipelineLab, WebhookReceiver
 
 
 class World:
@@ -22,12 +23,14 @@ class World:
     Attributes:
         keeper: Has the Waldurs.
         pipelines: Has the pipeline service.
+        clusters: Has the datacentre.
     """
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
         self.keeper = LabKeeper()
         self.pipelines = PipelineKeeper()
+        self.clusters = ClusterKeeper()
         self._undos: dict[Hashable, Callable[[], object]] = {}
 
     def waldurs(self) -> list[WaldurInstance]:
@@ -62,6 +65,26 @@ class World:
             raise UserError(message)
         return self.pipelines.lab
 
+    def cluster_lab(self) -> ClusterLab:
+        """The datacentre of the lab.
+
+        Raises:
+            UserError: The run uses the user's own systems, or it is not running.
+        """
+        self._refuse_own_systems()
+        if self.clusters.lab is None:
+            message = "The datacentre is not running: 'Start The Datacentre' first."
+            raise UserError(message)
+        return self.clusters.lab
+
+    def webhooks(self) -> WebhookReceiver:
+        """Who is called by the systems of the lab, whichever runs.
+
+        Raises:
+            UserError: The run uses the user's own systems, or none runs.
+        """
+        return self.pipeline_lab().webhooks if self.clusters.lab is None else self.clusters.lab.webhooks
+
     def _refuse_own_systems(self) -> None:
         if self.environment is Environment.OWN:
             message = "This keyword needs the embedded lab; the run uses your own systems."
@@ -86,3 +109,4 @@ class World:
         """End every process."""
         self.keeper.stop()
         self.pipelines.stop()
+        self.clusters.stop()

@@ -32,6 +32,10 @@ def test_federation_has_at_least_twenty_defects() -> None:
     assert len(DOMAINS["federation"]) >= 20
 
 
+def test_cluster_has_at_least_thirty_defects() -> None:
+    assert len(DOMAINS["cluster"]) >= 30
+
+
 def test_unknown_defect_is_refused() -> None:
     with pytest.raises(LookupError, match="no-such-defect"):
         defect_named("no-such-defect")

@@ -1,5 +1,6 @@
 """Fixtures of the unit tests."""
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from double_support import Double, Market, running_double
 from pipelines_support import World, empty, new_template, open_world, private_database
 from postgresql_support import private_schema
 from testyard.lab.servers.postgresql import PostgresqlServer
+from workflow_command_support import Desk
 
 
 @pytest.fixture
@@ -68,3 +70,12 @@ async def world(pipelines_url: str) -> AsyncIterator[World]:
     """The pipeline service's store; after the test its counters must be right."""
     async with open_world(pipelines_url) as world:
         yield world
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Desk]:
+    """A directory with nothing in it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield Desk(tmp_path, monkeypatch, capfd)
+    for number, handler in before.items():
+        signal.signal(number, handler)

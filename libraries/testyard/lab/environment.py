@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from enum import Enum
 from importlib.util import find_spec
 
@@ -26,6 +27,7 @@ class Environment(Enum):
 MISSING_ON_OWN_SYSTEMS = {
     "listeners": "failures are reported to listeners that the run itself starts",
     "faults": "it breaks a system on purpose, which only the embedded lab allows",
+    "datacentre": "it deploys, crashes and destroys machines, which only the embedded lab allows",
     "provisioning": "it creates organisations, offerings and users, which only the embedded lab allows",
 }
 
@@ -44,11 +46,22 @@ WANTED: dict[str, tuple[tuple[str, ...], str]] = {
     TEST_CLOCK: ((TEST_CLOCK_VARIABLE,), "It moves the clock of your pipeline service"),
 }
 
+# What the tag `needs:libvirt` asks for on the embedded lab; both come with the system's packages.
+LIBVIRT = "libvirt"
+LIBVIRT_MODULE = "libvirt"
+LIBVIRT_DAEMON = "libvirtd"
+LIBVIRT_COMMAND = (
+    "apt install libvirt-dev libvirt-daemon pkg-config gcc python3-dev && "
+    "pip install 'robotframework-testyard[libvirt]'"
+)
+
 # What the extra `lab` brings; without it the keyword libraries work, but the embedded lab cannot start.
 LAB_MODULES = (
+    *("azure", "boto3", "google.cloud", "hcloud", "moto", "pydo"),
     *(
         "aiosmtpd",
         "anyio",
+        "asyncssh",
         "croniter",
         "cryptography",
         "fastapi",
@@ -73,8 +86,10 @@ def chosen_environment(lab: str) -> Environment:
 
 def missing_need(environment: Environment, need: str) -> str:
     """Why a need is not met, or an empty text when it is."""
+    if need == LIBVIRT:
+        return _missing_libvirt()
     if need not in {*MISSING_ON_OWN_SYSTEMS, *WANTED}:
-        known = ", ".join((*MISSING_ON_OWN_SYSTEMS, *WANTED))
+        known = ", ".join((*MISSING_ON_OWN_SYSTEMS, *WANTED, LIBVIRT))
         return f"The tag 'needs:{need}' is not known, expected one of {known}."
     if environment is Environment.EMBEDDED:
         return ""
@@ -84,6 +99,13 @@ def missing_need(environment: Environment, need: str) -> str:
         return f"{purpose}: set {', '.join(missing)}." if missing else ""
     reason = MISSING_ON_OWN_SYSTEMS[need]
     return f"Not on your own systems: {reason}. The embedded lab includes it."
+
+
+def _missing_libvirt() -> str:
+    missing = [LIBVIRT_MODULE] if find_spec(LIBVIRT_MODULE) is None else []
+    daemon = shutil.which(LIBVIRT_DAEMON, path=f"{os.defpath}:/usr/sbin:/usr/local/sbin")
+    missing += [] if daemon else [LIBVIRT_DAEMON]
+    return f"It needs {' and '.join(missing)}: {LIBVIRT_COMMAND}." if missing else ""
 
 
 def missing_lab(environment: Environment) -> str:

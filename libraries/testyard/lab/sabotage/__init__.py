@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import os
 
+from testyard.lab.sabotage.cluster_checks import CHECK_DEFECTS
+from testyard.lab.sabotage.cluster_power import POWER_DEFECTS
+from testyard.lab.sabotage.cluster_processes import PROCESS_DEFECTS
+from testyard.lab.sabotage.cluster_workflows import WORKFLOW_DEFECTS
 from testyard.lab.sabotage.daemon import DAEMON_DEFECTS
 from testyard.lab.sabotage.defect import DEFECT_VARIABLE, Defect
 from testyard.lab.sabotage.federation import FEDERATION_DEFECTS
@@ -20,6 +24,7 @@ DOMAINS: dict[str, tuple[Defect, ...]] = {
     "federation": FEDERATION_DEFECTS,
     "usernames": (*USERNAME_DEFECTS, *USAGE_DEFECTS, *MEMBERSHIP_DEFECTS, *DAEMON_DEFECTS),
     "pipelines": PIPELINE_DEFECTS,
+    "cluster": (*CHECK_DEFECTS, *POWER_DEFECTS, *WORKFLOW_DEFECTS, *PROCESS_DEFECTS),
 }
 
 

@@ -79,12 +79,13 @@ def run_controls(defects: Iterable[Defect], suites: Path, *, whole: bool, proces
             message = f"Defect {defect.name}: no suite below {suites} has {', '.join(sorted(unknown))}."
             raise UserError(message)
     every_file = sorted({file for names in files.values() for file in names})
-    healthy = run_suites(every_file, None)
-    if healthy.problem or healthy.failed:
-        reason = healthy.problem or f"{', '.join(sorted(healthy.failed))} fail"
-        message = f"Without any defect the suites must pass, but {reason}."
-        raise UserError(message)
     with ThreadPoolExecutor(processes) as pool:
+        shares = [every_file[first::processes] for first in range(min(processes, len(every_file)))]
+        for healthy in pool.map(lambda files: run_suites(files, None), shares):
+            if healthy.problem or healthy.failed:
+                reason = healthy.problem or f"{', '.join(sorted(healthy.failed))} fail"
+                message = f"Without any defect the suites must pass, but {reason}."
+                raise UserError(message)
         yield from pool.map(lambda defect: judge(defect, run_suites(files[defect.name], defect)), chosen)
 
 

@@ -13,6 +13,7 @@ from testyard.lab.children import LabError
 from testyard.lab.supervisor.waldurs import Supervisor
 
 if TYPE_CHECKING:
+    from testyard.lab.supervisor.clusters import ClusterLab
     from testyard.lab.supervisor.pipelines import PipelineLab
 
 SUITE_DIRECTORY = "suite"
@@ -137,3 +138,25 @@ class PipelineKeeper(Keeper["PipelineLab"]):
         lab = self._hand_out(lambda lab: lab.lives(), start)
         lab.make_breakable(breakable, within)
         return lab
+
+
+class ClusterKeeper(Keeper["ClusterLab"]):
+    """Keeps the datacentre, without anything in it."""
+
+    def hand_out(self, *, within: timedelta) -> ClusterLab:
+        """Start the datacentre, or take the one that waits.
+
+        Args:
+            within: Give up after this time.
+
+        Raises:
+            LabError: It did not become ready; nothing is left running.
+        """
+        from testyard.lab.supervisor.clusters import ClusterLab
+
+        def start() -> ClusterLab:
+            lab = ClusterLab()
+            lab.start(within)
+            return lab
+
+        return self._hand_out(lambda lab: lab.lives(), start)
