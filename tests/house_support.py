@@ -47,7 +47,10 @@ from robot.parsing.model.statements import (
 
 PROJECT = Path(__file__).parents[1]
 
-LIBRARIES = ("WaldurLibrary", "StompLibrary", "SqlLibrary", "PipelineLibrary", "LabLibrary")
+LIBRARIES = (
+    *("WaldurLibrary", "StompLibrary", "SqlLibrary", "PipelineLibrary"),
+    *("PowerLibrary", "WorkflowLibrary", "LabLibrary"),
+)
 
 LONGEST_SUITE = 300
 MOST_TESTS = 20
@@ -59,6 +62,9 @@ SHORTEST_COPY = 4
 # Where waiting is the behaviour itself, each with what waits there.
 MAY_SLEEP = {
     "libraries/testyard/core/deadline.py": "the one place that waits for others",
+    "libraries/testyard/lab/clouds/actions.py": "a provider's action ends when its machine has come to rest",
+    "libraries/testyard/lab/clouds/libvirt.py": "a domain mirrors its machine, which tells nobody that it changed",
+    "libraries/testyard/lab/clouds/machines.py": "a provider answers when its machine has come to rest",
     "libraries/testyard/lab/waldur/app.py": "the latency that the fault 'slow answers' asks for",
 }
 
@@ -111,8 +117,14 @@ BANS = (
         ("testyard",),
         ("testyard",),
         "a backend may import only testyard.core and itself",
-        exempt=MAY_IMPORT_ANYTHING,
+        exempt=(*MAY_IMPORT_ANYTHING, "testyard.workflow"),
         allowed=("testyard.core", "{room}"),
+    ),
+    Ban(
+        ("testyard.workflow",),
+        ("testyard",),
+        "the workflow engine may import only testyard.core, testyard.power and itself",
+        allowed=("testyard.core", "testyard.power", "testyard.workflow"),
     ),
     Ban(LIBRARIES, ("testyard.lab",), "only LabLibrary reaches the lab", exempt=("LabLibrary",)),
     Ban(

@@ -27,6 +27,13 @@ PIPELINES = (
     *(f"PIPE-C{number}" for number in range(1, 22)),
     *(f"PIPE-F{number}" for number in range(1, 11)),
 )
+CLUSTER = (
+    *(
+        f"FLOW-{group}{number}"
+        for group, most in {"S": 10, "C": 14, "E": 3, "M": 30, "R": 3, "X": 2, "L": 4, "V": 9, "F": 6}.items()
+        for number in range(1, most + 1)
+    ),
+)
 
 RULES = (
     house.imports_against_the_direction,
@@ -77,8 +84,10 @@ TREE = dict.fromkeys(
         "libraries/testyard/__main__.py",
         "libraries/testyard/core/__init__.py",
         "libraries/testyard/core/deadline.py",
+        "libraries/testyard/power/engine.py",
         "libraries/testyard/stomp/capture.py",
         "libraries/testyard/waldur/api.py",
+        "libraries/testyard/workflow/engine.py",
         "libraries/testyard/lab/__init__.py",
         "libraries/testyard/lab/control.py",
         "libraries/testyard/lab/environment.py",
@@ -105,6 +114,9 @@ TREE = dict.fromkeys(
         ("testyard/waldur/api.py", "if True:\n    from testyard import stomp"),
         ("testyard/waldur/api.py", "from testyard.lab.control import Control"),
         ("testyard/stomp/capture.py", "from testyard.waldur import api"),
+        ("testyard/power/engine.py", "from testyard.workflow import engine"),
+        ("testyard/workflow/engine.py", "from testyard.waldur import api"),
+        ("testyard/workflow/engine.py", "from testyard.lab.control import Control"),
         ("testyard/lab/control.py", "from testyard.waldur.api import Waldur"),
         ("testyard/lab/control.py", "from testyard.lab.sabotage.defect import Defect"),
         ("testyard/lab/control.py", "from .sabotage import defect"),
@@ -149,6 +161,7 @@ def test_an_import_against_the_direction_is_found(project, importer, statement):
             "from testyard.waldur import api\nfrom testyard.lab import supervisor",
         ),
         ("testyard/__main__.py", "from testyard.lab.sabotage import defect\nfrom testyard import __version__"),
+        ("testyard/workflow/engine.py", "from testyard.power import engine\nfrom testyard.core import deadline"),
         ("LabLibrary.py", "from robot.api import logger\nfrom testyard.lab import supervisor, environment"),
         (
             "WaldurLibrary/__init__.py",
@@ -406,7 +419,7 @@ def test_a_suite_that_imports_more_than_resources_is_found(project, setting):
 
 def test_the_list_has_every_scenario_of_the_domains_delivered():
     known = house.scenarios(PROJECT)
-    assert tuple(known) == FEDERATION + USERNAMES + PIPELINES
+    assert tuple(known) == FEDERATION + USERNAMES + PIPELINES + CLUSTER
     assert all(known.values())
 
 
