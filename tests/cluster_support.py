@@ -24,6 +24,7 @@ TOKEN = "0123456789abcdef-datacentre"
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 CRASH = """sudo sh -c 'nohup sh -c "sleep 0.5; echo b > /proc/sysrq-trigger || poweroff -f" >/dev/null 2>&1 &'"""
 SOON = timedelta(seconds=20)
+AT_ONCE = timedelta(seconds=1)
 MODULE = "testyard.lab.cluster.datacentre"
 
 
@@ -205,4 +206,16 @@ class DatacentreUnderTest:
 
 def are_gone(processes: list[psutil.Process]) -> bool:
     """Whether none of them lives; one that nobody has waited for is dead."""
-    return not [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    return not [each for each in processes if _lives(each)]
+
+
+def expect_gone(processes: list[psutil.Process], within: timedelta = SOON) -> None:
+    """They die, though not at once: the system has closed all files of a killed process a moment earlier."""
+    wait_until(lambda: are_gone(processes), bool, Deadline(within), "the end of its processes")
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

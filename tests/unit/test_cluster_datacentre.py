@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from cluster_support import MODULE, SOON, TOKEN, DatacentreUnderTest, are_gone
-from testyard.core.deadline import Deadline, wait_until
+from cluster_support import AT_ONCE, MODULE, SOON, TOKEN, DatacentreUnderTest, expect_gone
+from testyard.core.deadline import Deadline
 from testyard.core.json_client import JsonClient, UnexpectedAnswerError
 
 OWNER = "import sys; sys.stdin.read()"
@@ -94,7 +94,7 @@ def test_a_deployment_that_is_destroyed_leaves_nothing(datacentre: DatacentreUnd
     deployment["n12"].act("power-off")
     processes = [psutil.Process(deployment["n11"].state["pid"])]
     deployment.destroy()
-    assert are_gone(processes)
+    expect_gone(processes, AT_ONCE)
     assert not deployment["n11"].answers()
     for node in deployment.nodes.values():
         with socket.socket() as other:
@@ -252,7 +252,7 @@ def test_nothing_is_left_however_it_ends(end: Callable[[DatacentreUnderTest], No
         assert list(place.glob("testyard-*"))
         end(datacentre)
         datacentre.process.wait(SOON.total_seconds())
-        wait_until(lambda: are_gone(processes), bool, Deadline(SOON), "the end of its processes")
+        expect_gone(processes)
         assert list(place.iterdir()) == []
 
 
@@ -268,7 +268,7 @@ def test_it_ends_with_its_owner(place: Path) -> None:
         assert datacentre.client.get("/health")["status"] == "ok"
         os.kill(owner.pid, signal.SIGKILL)
         owner.wait()
-        wait_until(lambda: are_gone(processes), bool, Deadline(SOON), "the end")
+        expect_gone(processes)
         assert list(place.iterdir()) == []
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from cluster_support import (
+    AT_ONCE,
     BOOT_ID,
     CRASH,
     SOON,
@@ -18,7 +19,7 @@ from cluster_support import (
     DeploymentUnderTest,
     NodeUnderTest,
     Said,
-    are_gone,
+    expect_gone,
 )
 from testyard.core.deadline import Deadline, wait_until
 from testyard.core.json_client import UnexpectedAnswerError
@@ -136,7 +137,7 @@ def test_without_power_a_node_is_gone_at_once_and_what_was_not_synced_is_lost(
     assert node.run("cat x").stdout == "new"
     if how == "power-off":
         assert node.act("power-off") == {"state": "stopped"}
-        assert are_gone([process])
+        expect_gone([process], AT_ONCE)
     else:
         assert node.run(how).status == -1
         node.until("stopped")

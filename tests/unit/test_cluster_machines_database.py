@@ -9,7 +9,15 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
-from cluster_support import SOON, DatacentreUnderTest, DeploymentUnderTest, NodeUnderTest, Said, are_gone
+from cluster_support import (
+    AT_ONCE,
+    SOON,
+    DatacentreUnderTest,
+    DeploymentUnderTest,
+    NodeUnderTest,
+    Said,
+    expect_gone,
+)
 from testyard.core.deadline import Deadline, wait_until
 
 READY = timedelta(seconds=60)
@@ -72,7 +80,7 @@ def test_the_power_goes_for_the_database_too(complete: DeploymentUnderTest) -> N
     processes = [each for each in processes_of(node) if "postgres" in each.name()]
     assert len(processes) > 3
     node.act("power-off")
-    assert are_gone(processes)
+    expect_gone(processes, AT_ONCE)
     with pytest.raises(psycopg.OperationalError, match="refused"):
         connect(node)
     assert node.act("boot")["state"] == "running"
@@ -117,7 +125,7 @@ def test_nothing_of_the_database_is_left_when_the_datacentre_is_killed() -> None
         processes = datacentre.descendants()
         assert len([each for each in processes if "postgres" in each.name()]) > 9
         datacentre.process.kill()
-        wait_until(lambda: are_gone(processes), bool, Deadline(SOON), "the end of its processes")
+        expect_gone(processes)
 
 
 def test_nothing_of_the_database_is_left_when_everybody_is_killed_at_once() -> None:
@@ -127,4 +135,4 @@ def test_nothing_of_the_database_is_left_when_everybody_is_killed_at_once() -> N
         node = psutil.Process(deployment["n11"].state["pid"])
         for process in (datacentre.process, node):
             process.kill()
-        wait_until(lambda: are_gone(processes), bool, Deadline(SOON), "the end of its processes")
+        expect_gone(processes)

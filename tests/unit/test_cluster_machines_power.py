@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 
 import psutil
 import pytest
-from cluster_support import are_gone
+from cluster_support import AT_ONCE, are_gone, expect_gone
 from testyard.core.deadline import Deadline, wait_until
 from testyard.core.errors import NotMetError
 from testyard.lab.children import ChildProcess, LabError
@@ -84,7 +84,7 @@ def test_every_process_that_holds_the_lifeline_dies_with_the_power(tmp_path: Pat
         processes = [*power.started, psutil.Process(power.left[0])]
         assert not [each for each in processes if are_gone([each])]
         await power.machine.power_off()
-        assert are_gone(processes)
+        expect_gone(processes, AT_ONCE)
         assert power.machine.state is MachineState.STOPPED
         assert power.machine.boot_id is None
 
@@ -101,7 +101,7 @@ def test_what_a_boot_leaves_is_gone_before_the_next_one_begins(tmp_path: Path) -
                 power.machine._changed.clear()
                 await power.machine._changed.wait()
         first, second = power.left
-        assert not psutil.pid_exists(first) or are_gone([psutil.Process(first)])
+        expect_gone([each for each in psutil.process_iter() if each.pid == first], AT_ONCE)
         assert not are_gone([psutil.Process(second)])
         await power.machine.power_off()
 
