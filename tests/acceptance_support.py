@@ -195,6 +195,16 @@ class RobotRun(Run):
         what = f"{text!r} in {self.debug_file}"
         wait_until(self._alive_with, lambda debug: text in debug, Deadline(ENDS_WITHIN), what, interval=OFTEN)
 
+    def wait_until_stopped(self) -> None:
+        """Wait until the stopping listener has stopped robot; an AssertionError when the run ends instead."""
+        robot = psutil.Process(self.process.pid)
+
+        def is_stopped() -> bool:
+            self._alive_with()
+            return robot.status() == psutil.STATUS_STOPPED
+
+        wait_until(is_stopped, bool, Deadline(ENDS_WITHIN), "robot to be stopped", interval=OFTEN)
+
     def _alive_with(self) -> str:
         alive = self.process.poll() is None
         debug = self.debug

@@ -12,10 +12,11 @@ from testyard.core.deadline import Deadline
 DAEMONS = PROJECT / "suites" / "usernames" / "85_daemon.robot"
 LIVENESS_FILE = Path("/tmp/waldur-site-agent-heartbeat")  # the agent's own, shared by all agents of a machine
 LAUNCHER = "testyard.waldur.daemon_launcher"
+STOPPING_LISTENER = PROJECT / "tests" / "stopping_listener.py"
 # What robot does when the daemon has only just begun, and when it has long been at work.
-LOADING = "START KEYWORD: WaldurLibrary.Agent Daemon Should Say ["
-WORKING = "START KEYWORD: WaldurLibrary.Order Should Become ["
-LISTENING = "START KEYWORD: WaldurLibrary.Order Should Be Placed On B ["
+LOADING = "WaldurLibrary.Agent Daemon Should Say"
+WORKING = "WaldurLibrary.Order Should Become"
+LISTENING = "WaldurLibrary.Order Should Be Placed On B"
 IN_EVENTS = ("-v", "SLOW:True", "--test", "*Mode For Events*")
 
 
@@ -33,12 +34,14 @@ def test_a_killed_run_leaves_no_daemon(
     options: tuple[str, ...], moment: str, mode: str, number: signal.Signals, tmp_path: Path
 ) -> None:
     liveness = LIVENESS_FILE.stat().st_mtime_ns if LIVENESS_FILE.exists() else None
-    with RobotRun(tmp_path / "run", *options, DAEMONS) as run:
-        run.wait_for(moment)
+    with RobotRun(tmp_path / "run", "--listener", f"{STOPPING_LISTENER}:{moment}", *options, DAEMONS) as run:
+        # While robot itself holds still, the daemon cannot be done before it has been seen.
+        run.wait_until_stopped()
         run.remember_addresses()
         before, commands = run.leftovers(), run.commands()
 
         send(run, number)
+        run.process.send_signal(signal.SIGCONT)
         run.should_leave_nothing(Deadline(GONE_WITHIN))
 
         status = run.process.wait()

@@ -300,7 +300,9 @@ def test_a_member_whose_wal_is_gone_is_copied(cluster: BareCluster) -> None:
     primary = cluster.restore()
     late = others(cluster, primary)[0]
     data = cluster.plans[late].directory / "data"
-    before = data.stat().st_ino
+    own = data / "not_of_the_primary"
+    own.touch()
+    rewound = cluster.log(late).count("pg_rewind: Done!")
     cluster.shut_down(late)
     with cluster.connected(primary, superuser=True) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS more (number integer)")
@@ -320,8 +322,9 @@ def test_a_member_whose_wal_is_gone_is_copied(cluster: BareCluster) -> None:
         connection.execute("ALTER SYSTEM RESET wal_keep_size")
         connection.execute("SELECT pg_reload_conf()")
     cluster.boot(late)
+    wait_until(own.exists, lambda there: not there, Deadline(SOON), "the member's data to be replaced")
     cluster.until_complete()
-    assert data.stat().st_ino != before
+    assert cluster.log(late).count("pg_rewind: Done!") == rewound
 
 
 # ---- how many
