@@ -82,10 +82,10 @@ A Crash Loses What Was Not Synced
     [Documentation]    FLOW-S9: an orderly shutdown in disguise would save what a power cut does not.
     [Tags]    FLOW-S9
     GROUP    By SysRq the node comes back by itself
-        Something Is Written Without A Sync    n11
+        ${file}    Something Is Written Without A Sync    n11
         Step Should Complete    crash_node    target_node=n11    method=ssh
         The Crash Should Have Ended In    came back
-        What Was Written Should Be Lost    n11
+        What Was Written Should Be Lost    n11    ${file}
     END
     GROUP    By the provider's API it stays down
         Step Should Complete    crash_node    target_node=n11    method=destroy
