@@ -87,8 +87,8 @@ def power_cycle_is_a_reboot() -> None:
 
 @defect(
     "stop-not-awaited",
-    "at AWS stop_node is over when the node has begun to stop",
-    *("FLOW-S6", "FLOW-S7", "FLOW-M2", "FLOW-E2"),
+    "at Azure stop_node is over when the node has begun to stop",
+    *("FLOW-S6", "FLOW-S7", "FLOW-M7", "FLOW-E2"),
 )
 def stop_not_awaited() -> None:
     from testyard.power.attempt import Attempt
@@ -97,7 +97,7 @@ def stop_not_awaited() -> None:
     from testyard.power.transitions import Operation
 
     def stop(original: Any, self: Any, act: Any) -> Any:
-        if (self._row.operation, self._row.provider) != (Operation.STOP_NODE, ProviderName.AWS):
+        if (self._row.operation, self._row.provider) != (Operation.STOP_NODE, ProviderName.AZURE):
             return original(self, act)
         _let_machines_stop_slowly(self._circumstances.deployment.identifier)
         act()
