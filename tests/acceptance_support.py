@@ -11,7 +11,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
@@ -194,6 +194,16 @@ class RobotRun(Run):
         """Wait until the debug file has a text; an AssertionError when the run ends without it."""
         what = f"{text!r} in {self.debug_file}"
         wait_until(self._alive_with, lambda debug: text in debug, Deadline(ENDS_WITHIN), what, interval=OFTEN)
+
+    @contextmanager
+    def holding_still(self) -> Iterator[None]:
+        """Stop robot's own process meanwhile; a signal that it gets takes effect when it goes on."""
+        robot = psutil.Process(self.process.pid)
+        robot.suspend()
+        try:
+            yield
+        finally:
+            robot.resume()
 
     def wait_until_stopped(self) -> None:
         """Wait until the stopping listener has stopped robot; an AssertionError when the run ends instead."""

@@ -80,9 +80,10 @@ def kill(case: Kill, directory: Path) -> Outcome:
             wait_until(run.children, bool, Deadline(START_WITHIN), "a process of the lab", interval=OFTEN)
         else:
             run.wait_for(case.moment.value)
-        run.remember_addresses()
-        before = run.leftovers()
-        send(run, case.signal)
+        with run.holding_still():
+            run.remember_addresses()
+            before = run.leftovers()
+            send(run, case.signal)
         if case.twice:
             wait_until(
                 lambda: run.stderr,
