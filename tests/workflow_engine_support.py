@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,24 @@ STEP_FIELDS = {
     "crash_node": CrashNodeFields,
 }
 CHECKS = ("cluster_status", "database_running", "database_down", "all_nodes_running")
+
+
+@contextmanager
+def alarm(exception: type[BaseException]) -> Iterator[Callable[[float], object]]:
+    """Something that raises an exception in the main thread after so many seconds, once, as Robot Framework does."""
+
+    def ring(*_: object) -> None:
+        raise exception
+
+    before = signal.signal(signal.SIGALRM, ring)
+    # Python ignores an exception in a finalizer, and the collector may run one of anybody's at that moment.
+    gc.disable()
+    try:
+        yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        gc.enable()
+        signal.signal(signal.SIGALRM, before)
 
 
 class World:

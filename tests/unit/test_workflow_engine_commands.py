@@ -1,6 +1,5 @@
 """``custom_command`` runs a program without a shell, in the deployment's directory, and leaves nothing running."""
 
-import signal
 import sys
 import threading
 
@@ -8,7 +7,7 @@ import psutil
 import pytest
 from testyard.core.redact import secrets_in_use
 from testyard.workflow.registry import StepRegistry
-from workflow_engine_support import World
+from workflow_engine_support import World, alarm
 
 # Tells its process id, and waits.
 FOREVER = "import os, threading\nopen('pid', 'w').write(str(os.getpid()))\nthreading.Event().wait()"
@@ -130,17 +129,10 @@ def test_a_program_that_outlives_its_parent_does_not_hold_up_the_step(world):
 
 
 def test_an_interrupt_ends_the_program(world):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.8)
+    with alarm(KeyboardInterrupt) as interrupt_after:
+        interrupt_after(0.8)
         with pytest.raises(KeyboardInterrupt):
             world.run(python(FOREVER))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
     assert not alive(int((world.directory / "pid").read_text()))
 
 

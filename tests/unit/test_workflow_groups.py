@@ -1,9 +1,7 @@
 """Groups are undone, the last begun first, when a step fails and when the run is aborted."""
 
-import signal
-
 import pytest
-from workflow_engine_support import World, statuses
+from workflow_engine_support import World, alarm, statuses
 
 INIT, DEPLOY = {"step": "init"}, {"step": "deploy"}
 
@@ -146,14 +144,8 @@ def test_an_interrupt_during_a_rollback_ends_that_step_only(world):
 @pytest.fixture
 def timeout():
     """Raises :class:`TimeoutExceeded` in the main thread after a time, as Robot Framework does on Linux."""
-
-    def exceed(*_):
-        raise TimeoutExceeded
-
-    before = signal.signal(signal.SIGALRM, exceed)
-    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+    with alarm(TimeoutExceeded) as raise_after:
+        yield raise_after
 
 
 def test_a_timeout_in_a_pause_between_attempts_undoes_the_group(world, timeout):
