@@ -36,7 +36,7 @@ CHECKS = ("cluster_status", "database_running", "database_down", "all_nodes_runn
 
 @contextmanager
 def alarm(exception: type[BaseException]) -> Iterator[Callable[[float], object]]:
-    """Something that raises an exception in the main thread after so many seconds, once, as Robot Framework does."""
+    """What raises an exception in the main thread after so many seconds, once, as Robot Framework does."""
 
     def ring(*_: object) -> None:
         raise exception
