@@ -128,8 +128,8 @@ async def test_a_killed_workers_run_is_healed_and_completed_elsewhere(world: Wor
 
 async def test_the_template_that_crashes_takes_the_worker_along(world: World):
     await world.customer()
-    await world.run(template="crashes")
     async with _worker(world, "w1") as process:
+        await world.run(template="crashes")
         assert await _ended(process) == (-signal.SIGKILL, [])
     assert await world.states() == {"RUNNING": 1}
 
