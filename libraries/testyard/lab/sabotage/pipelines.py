@@ -181,6 +181,9 @@ def priority_ignored() -> None:
 @pipeline_defect("taken-by-two", "two workers can take one run", "PIPE-C19")
 def taken_by_two() -> None:
     change_sql("FOR UPDATE OF run SKIP LOCKED", "")
+    # Between looking and taking: whether two workers look at the same moment is not left to chance.
+    looked = "IN (SELECT customer_id FROM candidates)"
+    change_sql(looked, f"{looked} AND (SELECT pg_sleep(0.2)) IS NOT NULL")
 
 
 @pipeline_defect("way-back", "a completed run can be started again", "PIPE-C20")
