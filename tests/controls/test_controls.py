@@ -9,6 +9,7 @@ from testyard.core.errors import UserError
 from testyard.lab.sabotage import DOMAINS, defect_named
 from testyard.lab.sabotage.controls import Outcome, judge, run_controls, scenarios_by_suite
 from testyard.lab.sabotage.defect import Defect
+from testyard.lab.sabotage.pipeline_defect import change_sql
 
 SUITES = Path(__file__).parents[2] / "suites"
 HARMLESS = Defect("harmless", "nothing is wrong", frozenset({"FED-N1"}), lambda: None)
@@ -34,6 +35,11 @@ def test_federation_has_at_least_twenty_defects() -> None:
 
 def test_cluster_has_at_least_thirty_defects() -> None:
     assert len(DOMAINS["cluster"]) >= 30
+
+
+def test_a_defect_whose_statement_has_changed_says_so() -> None:
+    with pytest.raises(LookupError, match="SELECT nothing FROM nowhere"):
+        change_sql("SELECT nothing FROM nowhere", "")
 
 
 def test_unknown_defect_is_refused() -> None:
