@@ -192,8 +192,13 @@ class RobotRun(Run):
 
     def wait_for(self, text: str) -> None:
         """Wait until the debug file has a text; an AssertionError when the run ends without it."""
+
+        def debug() -> str:
+            self._should_go_on()
+            return self.debug
+
         what = f"{text!r} in {self.debug_file}"
-        wait_until(self._alive_with, lambda debug: text in debug, Deadline(ENDS_WITHIN), what, interval=OFTEN)
+        wait_until(debug, lambda written: text in written, Deadline(ENDS_WITHIN), what, interval=OFTEN)
 
     @contextmanager
     def holding_still(self) -> Iterator[None]:
@@ -210,16 +215,14 @@ class RobotRun(Run):
         robot = psutil.Process(self.process.pid)
 
         def is_stopped() -> bool:
-            self._alive_with()
+            self._should_go_on()
             return robot.status() == psutil.STATUS_STOPPED
 
         wait_until(is_stopped, bool, Deadline(ENDS_WITHIN), "robot to be stopped", interval=OFTEN)
 
-    def _alive_with(self) -> str:
-        alive = self.process.poll() is None
-        debug = self.debug
-        assert alive, f"robot ended early, with status {self.process.returncode}:\n{self.stdout}\n{self.stderr}"
-        return debug
+    def _should_go_on(self) -> None:
+        status = self.process.poll()
+        assert status is None, f"robot ended early, with status {status}:\n{self.stdout}\n{self.stderr}"
 
     def written(self) -> dict[str, str]:
         """Everything the run wrote by file name, its console included."""

@@ -6,13 +6,13 @@ import signal
 from pathlib import Path
 
 import pytest
-from acceptance_support import GONE_WITHIN, PROJECT, RobotRun, send
+from acceptance_support import DATA, GONE_WITHIN, PROJECT, RobotRun, send
 from testyard.core.deadline import Deadline
 
 DAEMONS = PROJECT / "suites" / "usernames" / "85_daemon.robot"
 LIVENESS_FILE = Path("/tmp/waldur-site-agent-heartbeat")  # the agent's own, shared by all agents of a machine
 LAUNCHER = "testyard.waldur.daemon_launcher"
-STOPPING_LISTENER = PROJECT / "tests" / "stopping_listener.py"
+STOPPING_LISTENER = DATA / "StoppingListener.py"
 # What robot does when the daemon has only just begun, and when it has long been at work.
 LOADING = "WaldurLibrary.Agent Daemon Should Say"
 WORKING = "WaldurLibrary.Order Should Become"

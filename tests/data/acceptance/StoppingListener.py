@@ -1,7 +1,4 @@
-"""A listener that stops robot's process when a keyword begins, so that a test can look at a run that holds still.
-
-Used as ``--listener PATH:NAME``, with the keyword's full name; a signal SIGCONT lets the run go on.
-"""
+"""A listener that stops robot's process when a keyword begins, so that a test can look at it holding still."""
 
 from __future__ import annotations
 
@@ -11,7 +8,13 @@ import signal
 from robot import result, running
 
 
-class stopping_listener:  # noqa: N801 robot looks for the class that is named as its file
+class StoppingListener:
+    """Stops the process each time a keyword begins; the signal SIGCONT lets it go on.
+
+    Args:
+        keyword: The keyword's full name, with its library's.
+    """
+
     ROBOT_LISTENER_API_VERSION = 3
 
     def __init__(self, keyword: str) -> None:
