@@ -12,7 +12,8 @@ from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
-from testyard.lab.pipelines.database import Connection, Pool, fetch, in_transaction, open_pool
+from testyard.lab.database import Connection, Pool, fetch, in_transaction
+from testyard.lab.pipelines.database import open_pool
 from testyard.lab.pipelines.migrate import migrate
 from testyard.lab.pipelines.plans import Limits
 from testyard.lab.pipelines.records import Failure, Outcome, Run, Triggered, Work

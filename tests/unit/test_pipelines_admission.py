@@ -10,7 +10,8 @@ import psycopg
 import pytest
 from pipelines_support import NOON, PATIENCE, World
 from psycopg.rows import DictRow
-from testyard.lab.pipelines.database import Connection, DatabaseUnavailableError, Pool, Statement, fetch_within_day
+from testyard.lab.database import Connection, DatabaseUnavailableError, Pool, Statement
+from testyard.lab.pipelines.database import fetch_within_day
 from testyard.lab.pipelines.store import admission, runs
 
 pytestmark = pytest.mark.anyio

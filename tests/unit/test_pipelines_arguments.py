@@ -10,9 +10,10 @@ import httpx
 import pytest
 from pipelines_api_support import AS_ADMIN, running_service
 from testyard.core.deadline import Deadline, wait_until
-from testyard.lab.pipelines.arguments import add_database, positive, seconds
+from testyard.lab.arguments import add_database, positive, seconds
 from testyard.lab.servers.webhooks import WebhookReceiver
 
+VARIABLE = "PIPELINES_DATABASE_URL"
 WITHIN = timedelta(seconds=10)
 
 
@@ -25,7 +26,7 @@ def test_seconds_are_above_zero() -> None:
 
 def test_the_database_may_be_told_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     parser = argparse.ArgumentParser()
-    add_database(parser)
+    add_database(parser, VARIABLE)
     monkeypatch.setattr("sys.stdin", io.StringIO("postgresql://here/pipelines\nmore\n"))
     assert parser.parse_args(["--database", "-"]).database == "postgresql://here/pipelines"
     assert parser.parse_args(["--database", "postgresql://there"]).database == "postgresql://there"
@@ -35,7 +36,7 @@ def test_without_a_line_on_standard_input_it_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = argparse.ArgumentParser()
-    add_database(parser)
+    add_database(parser, VARIABLE)
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     with pytest.raises(SystemExit):
         parser.parse_args(["--database", "-"])

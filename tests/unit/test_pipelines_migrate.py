@@ -7,8 +7,10 @@ from pathlib import Path
 import psycopg
 import pytest
 from pipelines_support import private_database
-from testyard.lab.pipelines.database import DatabaseUnavailableError, open_pool
-from testyard.lab.pipelines.migrate import Migration, MigrationError, applied_version, migrate, read_migrations
+from testyard.lab.database import DatabaseUnavailableError
+from testyard.lab.migrations import Migration, MigrationError, applied_version, read_migrations
+from testyard.lab.pipelines.database import open_pool
+from testyard.lab.pipelines.migrate import MIGRATIONS, migrate
 from testyard.lab.pipelines.states import TRANSITIONS
 from testyard.lab.servers.postgresql import PostgresqlServer
 
@@ -28,7 +30,7 @@ def _rows(url: str, statement: str) -> list[tuple[object, ...]]:
 
 
 async def test_four_services_start_at_once_and_migrate_once(empty_url: str):
-    count = len(read_migrations())
+    count = len(read_migrations(MIGRATIONS))
     assert await asyncio.gather(*(migrate(empty_url) for _ in range(4))) == [count] * 4
     rows = _rows(empty_url, "SELECT version, name FROM schema_migrations ORDER BY 1")
     assert rows[:2] == [(1, "tables"), (2, "functions")]

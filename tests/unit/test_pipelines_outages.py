@@ -10,14 +10,8 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 from pipelines_support import PATIENCE, World
-from testyard.lab.pipelines.database import (
-    Connection,
-    DatabaseUnavailableError,
-    Pool,
-    fetch,
-    in_transaction,
-    open_pool,
-)
+from testyard.lab.database import Connection, DatabaseUnavailableError, Pool, fetch, in_transaction
+from testyard.lab.pipelines.database import open_pool
 from testyard.lab.pipelines.execution import TemplateExecutor, abandon_run
 from testyard.lab.pipelines.maintenance import STALE_TIMES_TO_RETURN, heal_forever
 from testyard.lab.pipelines.runner import Runner

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from pipelines_support import NOON, PATIENCE, World
+from testyard.lab import waiting
+from testyard.lab.database import DatabaseUnavailableError, Pool
 from testyard.lab.pipelines import runner as runner_module
-from testyard.lab.pipelines import waiting
-from testyard.lab.pipelines.database import DatabaseUnavailableError, Pool
 from testyard.lab.pipelines.execution import (
     ExecutionLog,
     PipelineError,

@@ -7,15 +7,15 @@ from datetime import UTC, date, datetime, timedelta
 import psycopg
 import pytest
 from pipelines_support import NOON, World
-from testyard.lab.pipelines.database import (
+from testyard.lab.database import (
     Connection,
     DatabaseUnavailableError,
     Statement,
     fetch,
     fetch_together,
     in_transaction,
-    open_pool,
 )
+from testyard.lab.pipelines.database import open_pool
 from testyard.lab.pipelines.records import Channel, NotificationChannel
 from testyard.lab.pipelines.states import RunState
 from testyard.lab.pipelines.store import admission, clock, notifications, runs

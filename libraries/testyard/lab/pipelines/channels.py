@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 import httpx
 
-from testyard.lab.pipelines.database import Pool
+from testyard.lab.database import Pool
 from testyard.lab.pipelines.records import Channel, Notification
 from testyard.lab.pipelines.settings import SmtpServer
 from testyard.lab.pipelines.store import notifications

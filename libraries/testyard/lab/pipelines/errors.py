@@ -14,7 +14,7 @@ from psycopg.errors import ForeignKeyViolation
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from testyard.lab.pipelines.database import DatabaseUnavailableError
+from testyard.lab.database import DatabaseUnavailableError
 from testyard.lab.pipelines.payloads import PATTERNS_IN_WORDS
 
 DATABASE_RETRY_AFTER: Final = 1

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, Self
 
 from testyard.lab.pipelines.records import Work
 from testyard.lab.pipelines.retry import ErrorClass
-from testyard.lab.pipelines.waiting import elapse
+from testyard.lab.waiting import elapse
 
 LONGEST_DURATION: Final = timedelta(minutes=10)
 CLOCK_INTERVAL: Final = timedelta(milliseconds=25)

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from testyard.lab.pipelines.database import DATABASE_TROUBLE, Pool
+from testyard.lab.database import DATABASE_TROUBLE, Pool
 from testyard.lab.pipelines.store import admission, outcomes
-from testyard.lab.pipelines.waiting import elapse
+from testyard.lab.waiting import elapse
 
 if TYPE_CHECKING:
     # Workers send nothing, and do without what sending is made of.

@@ -13,7 +13,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
 
-from testyard.lab.pipelines.database import DATABASE_TROUBLE, Pool
+from testyard.lab.database import DATABASE_TROUBLE, Pool
 from testyard.lab.pipelines.execution import (
     ExecutionEvent,
     ExecutionLog,
@@ -24,7 +24,7 @@ from testyard.lab.pipelines.execution import (
 from testyard.lab.pipelines.records import Failure, Outcome, Work
 from testyard.lab.pipelines.retry import ErrorClass
 from testyard.lab.pipelines.store import claims, outcomes
-from testyard.lab.pipelines.waiting import Backoff, elapse, happens
+from testyard.lab.waiting import Backoff, elapse, happens
 
 _LOGGER = logging.getLogger(__name__)
 

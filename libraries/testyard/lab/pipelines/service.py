@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from testyard.lab.pipelines.database import Pool
+from testyard.lab.database import Pool
 from testyard.lab.pipelines.runner import Runner
 from testyard.lab.pipelines.settings import Settings
 

@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, SkipValidation
 
 from testyard.core.errors import ConfigurationError
-from testyard.lab.pipelines.database import DEFAULT_TIMEOUT
+from testyard.lab.database import DEFAULT_TIMEOUT
 from testyard.lab.pipelines.encryption import AesGcmCipher, Cipher, EncryptionKeyError, cipher_from_environment
 from testyard.lab.pipelines.runner import DEFAULT_STALE_AFTER
 
+DATABASE_VARIABLE: Final = "PIPELINES_DATABASE_URL"
 ADMIN_KEY_VARIABLE: Final = "PIPELINES_ADMIN_KEY"
 SMTP_VARIABLE: Final = "PIPELINES_SMTP_URL"
 SHORTEST_ADMIN_KEY: Final = 16

@@ -16,14 +16,16 @@ from typing import Final
 
 import psycopg
 
-from testyard.lab.pipelines.arguments import add_database, positive, seconds
-from testyard.lab.pipelines.database import DATABASE_TROUBLE, open_pool, session_url
+from testyard.lab.arguments import add_database, positive, seconds
+from testyard.lab.database import DATABASE_TROUBLE
+from testyard.lab.pipelines.database import open_pool, session_url
 from testyard.lab.pipelines.execution import ExecutionLog, TemplateExecutor, crash_process
 from testyard.lab.pipelines.maintenance import heal_forever
 from testyard.lab.pipelines.runner import Runner
+from testyard.lab.pipelines.settings import DATABASE_VARIABLE
 from testyard.lab.pipelines.store.clock import PatientClock
 from testyard.lab.pipelines.store.queue_signal import RUNS_PENDING
-from testyard.lab.pipelines.waiting import Backoff, call_when_input_ends, elapse, happens
+from testyard.lab.waiting import Backoff, call_when_input_ends, elapse, happens
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -167,7 +169,7 @@ def _settings(arguments: Sequence[str] | None) -> WorkerSettings:
         prog="python -m testyard.lab.pipelines.worker",
         description="A worker of the pipeline service. It ends when standard input ends, or with SIGTERM.",
     )
-    add_database(parser)
+    add_database(parser, DATABASE_VARIABLE)
     parser.add_argument("--name", required=True, help="name of the worker, unlike any other's")
     parser.add_argument("--batch", type=positive, default=10, help="runs claimed at once at most")
     parser.add_argument("--capacity", type=positive, default=10, help="runs executed at once at most")

@@ -8,10 +8,10 @@ from typing import Final
 
 from fastapi import APIRouter
 
+from testyard.lab.migrations import applied_version
 from testyard.lab.pipelines.answers import Clock, ClockKind, Health
 from testyard.lab.pipelines.authentication import AdminOnly
 from testyard.lab.pipelines.errors import RefusedError, refusals, with_body
-from testyard.lab.pipelines.migrate import applied_version
 from testyard.lab.pipelines.payloads import ClockAdvance, ClockSetting
 from testyard.lab.pipelines.routes import PREFIX
 from testyard.lab.pipelines.service import ServiceOf

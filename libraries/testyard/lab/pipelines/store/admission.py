@@ -15,14 +15,9 @@ from typing import Any, Final
 
 from psycopg.types.json import Jsonb
 
+from testyard.lab.database import DatabaseUnavailableError, Pool, Statement, fetch
 from testyard.lab.pipelines.cron import CronError, next_time
-from testyard.lab.pipelines.database import (
-    DatabaseUnavailableError,
-    Pool,
-    Statement,
-    fetch,
-    fetch_within_day,
-)
+from testyard.lab.pipelines.database import fetch_within_day
 from testyard.lab.pipelines.keys import idempotency_key
 from testyard.lab.pipelines.records import Quota, Run, Triggered, TriggerType
 from testyard.lab.pipelines.store import quotas, runs

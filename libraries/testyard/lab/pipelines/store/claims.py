@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 
 from psycopg.rows import DictRow
 
-from testyard.lab.pipelines.database import Pool, Statement, fetch, fetch_within_day
+from testyard.lab.database import Pool, Statement, fetch
+from testyard.lab.pipelines.database import fetch_within_day
 from testyard.lab.pipelines.records import Work
 
 _WORK = """run.run_id, run.claim_number, run.customer_id, run.config_id, run.provider, run.domain,

@@ -7,7 +7,7 @@ import time
 from datetime import datetime, timedelta
 from typing import Final
 
-from testyard.lab.pipelines.database import DatabaseUnavailableError, Pool, Statement, fetch, fetch_together
+from testyard.lab.database import DatabaseUnavailableError, Pool, Statement, fetch, fetch_together
 from testyard.lab.pipelines.store.queue_signal import NOTIFY_RUNS_PENDING
 
 FRESH_FOR: Final = timedelta(milliseconds=20)

@@ -11,8 +11,8 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from testyard.lab.database import Pool, fetch
 from testyard.lab.pipelines.cron import next_time
-from testyard.lab.pipelines.database import Pool, fetch
 from testyard.lab.pipelines.records import Configuration
 from testyard.lab.pipelines.store import clock
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from testyard.lab.pipelines.database import Pool, fetch
+from testyard.lab.database import Pool, fetch
 
 _COLUMNS = """credential_id, customer_id, provider, credential_type, credential_name, project_id, region,
     is_active, created_at"""

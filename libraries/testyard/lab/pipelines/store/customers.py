@@ -5,7 +5,8 @@ Source: issue 4, contract page "pipelines", 1.1; document 002, "Required API End
 
 from __future__ import annotations
 
-from testyard.lab.pipelines.database import LOCK_DAY_SHARED, Connection, Pool, fetch, in_transaction
+from testyard.lab.database import Connection, Pool, fetch, in_transaction
+from testyard.lab.pipelines.database import LOCK_DAY_SHARED
 from testyard.lab.pipelines.plans import PLANS, Plan
 from testyard.lab.pipelines.records import Customer
 from testyard.lab.pipelines.store import keys, quotas

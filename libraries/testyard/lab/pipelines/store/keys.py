@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from testyard.lab.pipelines.database import Connection, Pool, fetch, in_transaction
+from testyard.lab.database import Connection, Pool, fetch, in_transaction
 from testyard.lab.pipelines.records import CustomerStatus
 
 _COLUMNS = "key_id, key_name, is_active, created_at, expires_at, revoked_at"

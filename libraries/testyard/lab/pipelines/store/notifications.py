@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from testyard.lab.pipelines.database import Connection, Pool, fetch, in_transaction
+from testyard.lab.database import Connection, Pool, fetch, in_transaction
 from testyard.lab.pipelines.records import Channel, DeadLetter, Notification, NotificationChannel
 
 _CHANNELS = """

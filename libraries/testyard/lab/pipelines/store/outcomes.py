@@ -10,16 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from testyard.lab.pipelines.database import (
-    LOCK_DAY_SHARED,
-    Connection,
-    Parameters,
-    Pool,
-    Statement,
-    fetch,
-    fetch_within_day,
-    in_transaction,
-)
+from testyard.lab.database import Connection, Parameters, Pool, Statement, fetch, in_transaction
+from testyard.lab.pipelines.database import LOCK_DAY_SHARED, fetch_within_day
 from testyard.lab.pipelines.records import Failure, Outcome
 from testyard.lab.pipelines.retry import ErrorClass, may_retry, retry_delay
 

@@ -9,16 +9,8 @@ from typing import Final
 
 from psycopg.rows import DictRow
 
-from testyard.lab.pipelines.database import (
-    LOCK_DAY,
-    Connection,
-    Pool,
-    Statement,
-    fetch,
-    fetch_together,
-    fetch_within_day,
-    in_transaction,
-)
+from testyard.lab.database import Connection, Pool, Statement, fetch, fetch_together, in_transaction
+from testyard.lab.pipelines.database import LOCK_DAY, fetch_within_day
 from testyard.lab.pipelines.plans import Limits
 from testyard.lab.pipelines.records import Drift, Quota
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from testyard.lab.pipelines.database import Pool, Statement, fetch, fetch_together
+from testyard.lab.database import Pool, Statement, fetch, fetch_together
 from testyard.lab.pipelines.records import CustomerCounts, Run, SchedulerCounts, Transition
 from testyard.lab.pipelines.states import RunState
 from testyard.lab.pipelines.store import quotas

@@ -1,4 +1,4 @@
-"""What the service's commands have in common on their command line."""
+"""What the commands of the lab's services have in common on their command line."""
 
 from __future__ import annotations
 
@@ -8,24 +8,28 @@ import sys
 from datetime import timedelta
 from typing import Final
 
-from testyard.lab.pipelines.database import DEFAULT_TIMEOUT
+from testyard.lab.database import DEFAULT_TIMEOUT
 
-DATABASE_VARIABLE: Final = "PIPELINES_DATABASE_URL"
 _FROM_INPUT: Final = "-"
 
 _LONGEST_SECONDS: Final = 10_000_000
 
 
-def add_database(parser: argparse.ArgumentParser) -> None:
-    """Add what every process is told of the database; the environment and standard input hide it from ``ps``."""
+def add_database(parser: argparse.ArgumentParser, variable: str) -> None:
+    """Add what every process is told of the database; the environment and standard input hide it from ``ps``.
+
+    Args:
+        parser: The command's.
+        variable: Names it in the environment.
+    """
     parser.add_argument(
         "--database",
         type=_database_url,
-        default=os.environ.get(DATABASE_VARIABLE),
-        required=DATABASE_VARIABLE not in os.environ,
+        default=os.environ.get(variable),
+        required=variable not in os.environ,
         metavar="URL",
         help="PostgreSQL, such as postgresql://host/name, or - for the first line of standard input; without it "
-        f"{DATABASE_VARIABLE} says it",
+        f"{variable} says it",
     )
     parser.add_argument(
         "--database-timeout",
