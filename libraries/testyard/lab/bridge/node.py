@@ -1,0 +1,133 @@
+"""What every service of the bridge has: its tables, its publisher, its breakers, and what it tells of itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fastapi import APIRouter, HTTPException, Request
+
+from testyard.lab.bridge.breaker import BreakerState, CircuitBreaker
+from testyard.lab.bridge.outbox import Outbox
+from testyard.lab.bridge.publisher import Publisher
+from testyard.lab.bridge.settings import Secrets, Settings
+from testyard.lab.bridge.tables import migrate, open_tables
+from testyard.lab.database import Pool
+
+VERSION: Final = "1.0.0"
+
+
+@dataclass
+class Node:
+    """One process of one service.
+
+    Attributes:
+        service: Which service, such as ``orchestrator``.
+        instance: The process, as envelopes and traces name it.
+        settings: Of all services.
+        pool: The tables.
+        database_breaker: When nobody waits any more for the tables.
+        publisher: Publishes the service's events.
+        breakers: All of its breakers, by name.
+    """
+
+    service: str
+    instance: str
+    settings: Settings
+    pool: Pool
+    database_breaker: CircuitBreaker
+    publisher: Publisher
+    breakers: dict[str, CircuitBreaker] = field(default_factory=dict)
+
+    def new_breaker(self, breaker: CircuitBreaker) -> CircuitBreaker:
+        """Have a breaker told by ``/health`` and ``/metrics``, and reset by an operator."""
+        self.breakers[breaker.name] = breaker
+        return breaker
+
+    def trouble(self) -> list[str]:
+        """Why the service is degraded; nothing when it is not."""
+        reasons = self.publisher.trouble()
+        reasons += [
+            f"{name}: circuit breaker {breaker.state.value}, {breaker.transitions[-1].reason}"
+            for name, breaker in self.breakers.items()
+            if breaker is not self.publisher.breaker and breaker.state is not BreakerState.CLOSED
+        ]
+        return reasons
+
+
+@asynccontextmanager
+async def open_node(service: str, settings: Settings, secrets: Secrets) -> AsyncIterator[Node]:
+    """Start what every service has: the tables are brought to this version, what waits is replayed.
+
+    Args:
+        service: Which service.
+        settings: Of all services.
+        secrets: Of all services.
+
+    Raises:
+        DatabaseUnavailableError: The database is away.
+    """
+    instance = f"{service}-{socket.gethostname()}-{os.getpid()}"
+    url = secrets.database_url.get_secret_value()
+    await migrate(url)
+    async with open_tables(url, settings.database, instance) as pool:
+        breaker = CircuitBreaker("database", settings.database.breaker)
+        outbox = Outbox(pool, breaker, service, settings.outbox_directory)
+        async with Publisher(settings, service, instance, outbox, signing_key=secrets.signing_key) as publisher:
+            node = Node(service, instance, settings, pool, breaker, publisher)
+            node.new_breaker(breaker)
+            node.new_breaker(publisher.breaker)
+            yield node
+
+
+operations = APIRouter()
+"""What every service answers; the application keeps its ``Node`` as ``state.node``."""
+
+
+def node_of(request: Request) -> Node:
+    """The node of the application that a request came to."""
+    node: Node = request.app.state.node
+    return node
+
+
+@operations.get("/health")
+async def health(request: Request) -> dict[str, Any]:
+    """Whether the service is healthy, and why not."""
+    node = node_of(request)
+    reasons = node.trouble()
+    return {
+        "status": "degraded" if reasons else "healthy",
+        "reasons": reasons,
+        "service": node.service,
+        "instance": node.instance,
+        "version": VERSION,
+        "breakers": {name: breaker.state.value for name, breaker in node.breakers.items()},
+        "outbox": len(node.publisher.outbox),
+    }
+
+
+@operations.get("/breakers")
+async def breakers(request: Request) -> dict[str, Any]:
+    """Everything that the circuit breakers know."""
+    return {name: breaker.metrics() for name, breaker in node_of(request).breakers.items()}
+
+
+@operations.post("/breakers/{name}/reset")
+async def reset_breaker(request: Request, name: str) -> dict[str, Any]:
+    """Close a breaker, as an operator does who knows that the other side works again."""
+    found = node_of(request).breakers.get(name)
+    if found is None:
+        known = ", ".join(node_of(request).breakers)
+        raise HTTPException(404, f"There is no breaker {name!r}, expected one of {known}.")
+    found.reset()
+    return found.metrics()
+
+
+@operations.get("/configuration")
+async def configuration(request: Request) -> dict[str, Any]:
+    """The settings that the service runs with; durations as ISO 8601, nothing secret among them."""
+    return node_of(request).settings.model_dump(mode="json")

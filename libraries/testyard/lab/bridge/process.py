@@ -1,0 +1,64 @@
+"""What the services' commands have in common: their command line, and how they run and end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from testyard.core.errors import UserError
+from testyard.core.redact import mask_log_records
+from testyard.lab.bridge.settings import (
+    BOOTSTRAP_VARIABLE,
+    DATABASE_VARIABLE,
+    SIGNING_KEY_VARIABLE,
+    Secrets,
+    Settings,
+    read_secrets,
+    read_settings,
+)
+from testyard.lab.database import DatabaseUnavailableError
+from testyard.lab.serving import listen, serve
+
+
+def run(program: str, description: str, create_app: Callable[[Settings, Secrets], FastAPI]) -> int:
+    """Run one service until it is told to end.
+
+    Args:
+        program: The module, as ``python -m`` names it.
+        description: What the service does, for people.
+        create_app: Makes the application; its lifespan starts and ends all that it needs.
+
+    Returns:
+        The exit status: 2 when it cannot start.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {program}",
+        description=f"{description} The environment holds its secrets: {DATABASE_VARIABLE}, and "
+        f"{SIGNING_KEY_VARIABLE} when envelopes are to be signed; {BOOTSTRAP_VARIABLE} wins over the settings. When it "
+        "takes requests it prints its address.",
+    )
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="JSON; without it the defaults hold")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0: a free one")
+    parser.add_argument("--fd", type=int, help="inherited listening socket, instead of host and port")
+    parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input ends")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=f"{program}: %(message)s")
+    mask_log_records()
+    try:
+        application = create_app(read_settings(arguments.settings), read_secrets())
+        listening = listen(arguments.host, arguments.port, arguments.fd)
+        # What is there now stays: looking through it again and again is a tenth of what a request costs.
+        gc.freeze()
+        asyncio.run(serve(application, listening, end_with_stdin=arguments.end_with_stdin))
+    except (UserError, DatabaseUnavailableError, OSError) as error:
+        sys.stderr.write(f"{program}: {' '.join(str(error).split())}\n")
+        return 2
+    return 0
