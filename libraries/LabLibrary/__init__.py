@@ -13,6 +13,7 @@ from testyard.core.listening import MaskingListener
 from testyard.lab.environment import Environment, chosen_environment, missing_lab, missing_need
 
 from LabLibrary.datacentre import DatacentreKeywords
+from LabLibrary.event_bus import EventBusKeywords
 from LabLibrary.notices import NoticeKeywords
 from LabLibrary.pipelines import PipelineKeywords
 from LabLibrary.waldurs import WaldurKeywords
@@ -24,11 +25,15 @@ SLOW_TAG = "slow"
 
 
 @library(scope="GLOBAL", version=__version__, listener="SELF", doc_format="MARKDOWN")
-class LabLibrary(WaldurKeywords, PipelineKeywords, DatacentreKeywords, NoticeKeywords, MaskingListener):
+class LabLibrary(
+    WaldurKeywords, PipelineKeywords, DatacentreKeywords, EventBusKeywords, NoticeKeywords, MaskingListener
+):
     """Start the embedded lab, break it on purpose, and know what an environment lacks.
 
     By default every suite starts its own lab on loopback addresses; nothing of it survives the run. With
-    `WALDUR_E2E_TESTS=true` (or `LAB:none`) no lab is started and the same suites run against your own systems.
+    `LAB:servers` the lab has real servers where it can: Apache Kafka, which `python -m testyard lab install kafka`
+    installs. With `WALDUR_E2E_TESTS=true` (or `LAB:none`) no lab is started and the same suites run against your
+    own systems.
 
     As a listener the library turns a test into SKIP, with the reason, when
 
@@ -37,11 +42,12 @@ class LabLibrary(WaldurKeywords, PipelineKeywords, DatacentreKeywords, NoticeKey
     - it is tagged `slow` and `SLOW` is not true.
     """
 
-    def __init__(self, *, lab: Literal["embedded", "none"] = "embedded", slow: bool = False) -> None:
+    def __init__(self, *, lab: Literal["embedded", "servers", "none"] = "embedded", slow: bool = False) -> None:
         """Choose where the suites run.
 
         Args:
-            lab: `embedded` starts the lab that comes with testyard, `none` uses your own systems.
+            lab: `embedded` starts the lab that comes with testyard, `servers` the same with real servers where it
+                can, `none` uses your own systems.
             slow: Whether tests tagged `slow` run.
         """
         MaskingListener.__init__(self)
@@ -156,12 +162,12 @@ class LabLibrary(WaldurKeywords, PipelineKeywords, DatacentreKeywords, NoticeKey
 
     @keyword(tags=["Getter"])
     def lab_is_embedded(self) -> bool:
-        """Whether the suites run on the embedded lab rather than on your own systems.
+        """Whether the suites run on the lab, with or without real servers, rather than on your own systems.
 
         Example:
             | ${embedded} = | Lab Is Embedded |
         """
-        return self._world.environment is Environment.EMBEDDED
+        return self._world.environment is not Environment.OWN
 
 
 def why_not_passed(scenario: str, result: Any) -> str:

@@ -25,7 +25,7 @@ EXECUTION_COLUMNS = ("run", "attempt", "claim", "worker", "event")
 
 
 class NetworkFault(Enum):
-    """What can be made to go wrong between the pipeline service and its database."""
+    """What can be made to go wrong between services and their database."""
 
     CONNECTIONS_CUT = "cut"
     CONNECTIONS_REFUSED = "refuse"
@@ -251,14 +251,14 @@ class PipelineKeywords:
         Example:
             | Restart PostgreSQL | how=kill |
         """
-        lab = self._world.pipeline_lab()
+        lab = self._world.database_lab()
         before = lab.postgresql.pid
         lab.restart_postgresql(how)
         logger.info(f"PostgreSQL restarted ({how}): process {before}, now {lab.postgresql.pid}")
 
     @keyword(tags=["Fault"])
     def break_the_database_connection(self, fault: NetworkFault, *, delay: timedelta = timedelta(0)) -> None:
-        """Break the network between the pipeline service and its database, until the test ends or it is mended.
+        """Break the network between the services and their database, until the test ends or it is mended.
 
         Args:
             fault: `CONNECTIONS_CUT` resets those that are open and takes new ones; `CONNECTIONS_REFUSED` also
@@ -268,7 +268,7 @@ class PipelineKeywords:
         Example:
             | Break The Database Connection | CONNECTIONS_REFUSED |
         """
-        proxy = self._world.pipeline_lab().proxy
+        proxy = self._world.database_lab().proxy
         self._world.will_undo("the database connection", proxy.heal)
         match fault:
             case NetworkFault.CONNECTIONS_CUT:
@@ -279,7 +279,7 @@ class PipelineKeywords:
                 proxy.silence()
             case NetworkFault.SLOW:
                 proxy.delay(delay)
-        logger.info(f"Fault between the pipeline service and its database: {fault.name}")
+        logger.info(f"Fault between the services and their database: {fault.name}")
 
     @keyword(tags=["Fault"])
     def mend_the_database_connection(self) -> None:
@@ -289,4 +289,4 @@ class PipelineKeywords:
             | Mend The Database Connection |
         """
         self._world.undo("the database connection")
-        logger.info("The network between the pipeline service and its database is whole again")
+        logger.info("The network between the services and their database is whole again")

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from testyard.core.errors import UserError
 from testyard.lab.environment import Environment
-from testyard.lab.supervisor import ClusterKeeper, LabKeeper, PipelineKeeper, WaldurInstance
+from testyard.lab.supervisor import ClusterKeeper, EventBusKeeper, LabKeeper, PipelineKeeper, WaldurInstance
 
 if TYPE_CHECKING:
     from testyard.lab.supervisor.clusters import ClusterLab
+    from testyard.lab.supervisor.event_bus import EventBusLab
     from testyard.lab.supervisor.pipelines import PipelineLab, WebhookReceiver
 
 
@@ -24,6 +25,7 @@ class World:
         keeper: Has the Waldurs.
         pipelines: Has the pipeline service.
         clusters: Has the datacentre.
+        event_buses: Has the event bus.
     """
 
     def __init__(self, environment: Environment) -> None:
@@ -31,6 +33,7 @@ class World:
         self.keeper = LabKeeper()
         self.pipelines = PipelineKeeper()
         self.clusters = ClusterKeeper()
+        self.event_buses = EventBusKeeper()
         self._undos: dict[Hashable, Callable[[], object]] = {}
 
     def waldurs(self) -> list[WaldurInstance]:
@@ -77,6 +80,26 @@ class World:
             raise UserError(message)
         return self.clusters.lab
 
+    def event_bus_lab(self) -> EventBusLab:
+        """The event bus of the lab.
+
+        Raises:
+            UserError: The run uses the user's own systems, or it is not running.
+        """
+        self._refuse_own_systems()
+        if self.event_buses.lab is None:
+            message = "The event bus is not running: 'Start The Event Bus' first."
+            raise UserError(message)
+        return self.event_buses.lab
+
+    def database_lab(self) -> EventBusLab | PipelineLab:
+        """What has a PostgreSQL that services use, whichever runs.
+
+        Raises:
+            UserError: The run uses the user's own systems, or neither runs.
+        """
+        return self.pipeline_lab() if self.event_buses.lab is None else self.event_buses.lab
+
     def webhooks(self) -> WebhookReceiver:
         """Who is called by the systems of the lab, whichever runs.
 
@@ -110,3 +133,4 @@ class World:
         self.keeper.stop()
         self.pipelines.stop()
         self.clusters.stop()
+        self.event_buses.stop()

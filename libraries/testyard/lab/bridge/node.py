@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets as secrets_module
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -71,7 +72,7 @@ async def open_node(service: str, settings: Settings, secrets: Secrets) -> Async
     Raises:
         DatabaseUnavailableError: The database is away.
     """
-    instance = f"{service}-{socket.gethostname()}-{os.getpid()}"
+    instance = f"{service}-{socket.gethostname()}-{os.getpid()}-{secrets_module.token_hex(2)}"
     url = secrets.database_url.get_secret_value()
     await migrate(url)
     async with open_tables(url, settings.database, instance) as pool:

@@ -38,11 +38,21 @@ def run(program: str, description: str, create_app: Callable[[Settings, Secrets]
     Returns:
         The exit status: 2 when it cannot start.
     """
+    secrets = (
+        f"The environment holds its secrets: {DATABASE_VARIABLE}, and {SIGNING_KEY_VARIABLE} when envelopes are to "
+        "be signed;"
+    )
+    return run_without_secrets(
+        program, f"{description} {secrets}", lambda settings: create_app(settings, read_secrets())
+    )
+
+
+def run_without_secrets(program: str, description: str, create_app: Callable[[Settings], FastAPI]) -> int:
+    """Run one service that has neither tables nor events; arguments and result as of ``run``."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {program}",
-        description=f"{description} The environment holds its secrets: {DATABASE_VARIABLE}, and "
-        f"{SIGNING_KEY_VARIABLE} when envelopes are to be signed; {BOOTSTRAP_VARIABLE} wins over the settings. When it "
-        "takes requests it prints its address.",
+        description=f"{description} {BOOTSTRAP_VARIABLE} wins over the settings. When it takes requests it prints "
+        "its address.",
     )
     parser.add_argument("--settings", type=Path, metavar="FILE", help="JSON; without it the defaults hold")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -53,7 +63,7 @@ def run(program: str, description: str, create_app: Callable[[Settings, Secrets]
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=f"{program}: %(message)s")
     mask_log_records()
     try:
-        application = create_app(read_settings(arguments.settings), read_secrets())
+        application = create_app(read_settings(arguments.settings))
         listening = listen(arguments.host, arguments.port, arguments.fd)
         # What is there now stays: looking through it again and again is a tenth of what a request costs.
         gc.freeze()

@@ -14,7 +14,7 @@ from datetime import timedelta
 from enum import Enum
 from types import TracebackType
 from typing import Any, Final, Self
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
@@ -107,6 +107,7 @@ class Publisher:
         causation_id: UUID | None = None,
         partition_key: str | None = None,
         context: SecurityContext | None = None,
+        event_id: UUID | None = None,
     ) -> Envelope:
         """Publish an event; on return Kafka or the outbox has it.
 
@@ -117,6 +118,8 @@ class Publisher:
             causation_id: Which event caused it.
             partition_key: What its order is kept by, when not by the workflow.
             context: Who caused it.
+            event_id: Of an event that may be published again, as by a service that resumes its work; a new
+                one when not given.
 
         Returns:
             The envelope that was published.
@@ -132,6 +135,7 @@ class Publisher:
             causation_id=causation_id,
             partition_key=partition_key,
             context=context,
+            event_id=event_id,
         )
         await self.deliver(route.topic(self._settings.environment), envelope)
         return envelope
@@ -145,9 +149,11 @@ class Publisher:
         causation_id: UUID | None = None,
         partition_key: str | None = None,
         context: SecurityContext | None = None,
+        event_id: UUID | None = None,
     ) -> Envelope:
         """The envelope of an event of this service, signed when there is a key; arguments as of ``publish``."""
         envelope = Envelope(
+            event_id=event_id or uuid4(),
             event_type=route.event_type,
             correlation_id=correlation_id,
             causation_id=causation_id,
@@ -196,25 +202,8 @@ class Publisher:
         if self._producer is None:
             async with self._starting:
                 if self._producer is None:
-                    self._producer = await self._new_producer()
+                    self._producer = await open_producer(self._settings, self._instance)
         return self._producer
-
-    async def _new_producer(self) -> AIOKafkaProducer:
-        bus = self._settings.bus
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._settings.bootstrap_servers,
-            client_id=self._instance,
-            acks="all",
-            request_timeout_ms=_milliseconds(bus.request_timeout),
-            retry_backoff_ms=_milliseconds(bus.retry_backoff),
-            linger_ms=_milliseconds(bus.linger),
-        )
-        try:
-            await producer.start()
-        except BaseException:
-            await producer.stop()
-            raise
-        return producer
 
     async def _replay_for_ever(self) -> None:
         while True:
@@ -262,6 +251,38 @@ class Publisher:
         if len(self.outbox):
             reasons.append(f"the event bus: {len(self.outbox)} events wait in the outbox")
         return reasons
+
+
+async def open_producer(settings: Settings, client_id: str, **more: Any) -> AIOKafkaProducer:
+    """Connect to Kafka as everything that publishes here does: what is acknowledged is on all replicas in sync.
+
+    Args:
+        settings: Of all services.
+        client_id: How the brokers call it in their logs.
+        more: Further arguments of ``AIOKafkaProducer``.
+
+    Returns:
+        The producer, which the caller stops.
+
+    Raises:
+        KafkaError: Kafka is away.
+    """
+    bus = settings.bus
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.bootstrap_servers,
+        client_id=client_id,
+        acks="all",
+        request_timeout_ms=_milliseconds(bus.request_timeout),
+        retry_backoff_ms=_milliseconds(bus.retry_backoff),
+        linger_ms=_milliseconds(bus.linger),
+        **more,
+    )
+    try:
+        await producer.start()
+    except BaseException:
+        await producer.stop()
+        raise
+    return producer
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -99,6 +99,9 @@ class ConsumerSettings(Section):
         group: The consumer group.
         poll_records: Records of one poll, at most.
         poll: How long a poll waits for the first record.
+        fetch_wait: How long a broker may wait for a record before it answers that there is none; the mock brokers wait
+            for so long also when one comes meanwhile.
+        fetch_wait: How long a broker that has nothing new keeps a request until it answers.
         session_timeout: After so long without a heartbeat a member has left.
         heartbeat: How often it says that it is there.
         retries: How often a batch is tried again that the database has refused for now.
@@ -109,6 +112,8 @@ class ConsumerSettings(Section):
     group: str
     poll_records: int = Field(default=100, ge=1)
     poll: Positive = timedelta(seconds=1)
+    fetch_wait: Positive = timedelta(milliseconds=20)
+    fetch_wait: Positive = timedelta(milliseconds=500)
     session_timeout: Positive = timedelta(seconds=45)
     heartbeat: Positive = timedelta(seconds=15)
     retries: int = Field(default=3, ge=0)
@@ -131,6 +136,7 @@ class StampingSettings(Section):
     hashes_per_minute: int = Field(default=2000, ge=1)
     largest_batch: int = Field(default=100, ge=1)
     hash_threads: int = Field(default=4, ge=1)
+    cached_stamps: int = Field(default=1000, ge=1)
 
 
 class OnextreeSettings(Section):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from testyard.core.errors import UserError
 from testyard.lab.children import LabError
@@ -14,6 +14,7 @@ from testyard.lab.supervisor.waldurs import Supervisor
 
 if TYPE_CHECKING:
     from testyard.lab.supervisor.clusters import ClusterLab
+    from testyard.lab.supervisor.event_bus import EventBusLab
     from testyard.lab.supervisor.pipelines import PipelineLab
 
 SUITE_DIRECTORY = "suite"
@@ -160,3 +161,34 @@ class ClusterKeeper(Keeper["ClusterLab"]):
             return lab
 
         return self._hand_out(lambda lab: lab.lives(), start)
+
+
+class EventBusKeeper(Keeper["EventBusLab"]):
+    """Keeps the event bus: Kafka, PostgreSQL and the services."""
+
+    def hand_out(
+        self, *, breakable: bool, partitions: int, overrides: Mapping[str, Any], within: timedelta
+    ) -> EventBusLab:
+        """Start the event bus, or take the one that waits; it is as empty as a new one.
+
+        Args:
+            breakable: Whether the network between the services and PostgreSQL is to be broken.
+            partitions: Of each topic.
+            overrides: Settings that differ from those of the lab.
+            within: Give up after this time.
+
+        Raises:
+            LabError: A process did not become ready; nothing is left running.
+        """
+        from testyard.lab.supervisor.event_bus import EventBusLab
+
+        def fits(lab: EventBusLab) -> bool:
+            wanted = (breakable, partitions, dict(overrides))
+            return lab.lives() and (lab.breakable, lab.partitions, dict(lab.overrides)) == wanted
+
+        def start() -> EventBusLab:
+            lab = EventBusLab(breakable=breakable, partitions=partitions, overrides=overrides)
+            lab.start(within)
+            return lab
+
+        return self._hand_out(fits, start)

@@ -50,7 +50,7 @@ CREATE INDEX fsm_transitions_of_entity ON fsm_transitions (entity_id, occurred_a
 
 CREATE TABLE bridge_states (
     bridge_id uuid PRIMARY KEY,
-    namespace text NOT NULL UNIQUE,
+    namespace text NOT NULL,
     total_workflows_processed bigint NOT NULL CHECK (total_workflows_processed >= 0),
     total_items_aggregated bigint NOT NULL CHECK (total_items_aggregated >= 0),
     aggregation_metadata jsonb NOT NULL DEFAULT '{}',
@@ -95,28 +95,30 @@ CREATE INDEX event_logs_of_correlation ON event_logs (correlation_id);
 CREATE INDEX event_logs_of_topic ON event_logs (topic, timestamp);
 CREATE INDEX event_logs_of_session ON event_logs (session_id) WHERE session_id IS NOT NULL;
 
+-- A node that was heard of, but has not said what it is, is UNKNOWN.
 CREATE TABLE node_registrations (
     node_id text PRIMARY KEY,
-    node_type text NOT NULL,
-    node_version text NOT NULL,
+    node_type text NOT NULL DEFAULT 'UNKNOWN',
+    node_version text NOT NULL DEFAULT 'UNKNOWN',
     capabilities jsonb NOT NULL DEFAULT '{}',
     endpoints jsonb NOT NULL DEFAULT '{}',
     metadata jsonb NOT NULL DEFAULT '{}',
+    introspected_at timestamptz,
     health_status text NOT NULL DEFAULT 'UNKNOWN',
     last_heartbeat timestamptz
 );
 
--- Events that wait for the bus, one line after the other.
+-- Events that wait for the bus, one line after the other. Keys are bytes: not every text may stand in a table.
 CREATE TABLE outbox (
-    position bigint PRIMARY KEY,
     service text NOT NULL,
+    position bigint NOT NULL,
     topic text NOT NULL,
-    key text NOT NULL,
+    key bytea NOT NULL,
     value bytea NOT NULL,
-    headers jsonb NOT NULL DEFAULT '[]',
-    stored_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    headers json NOT NULL DEFAULT '[]',
+    stored_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (service, position)
 );
-CREATE INDEX outbox_of_service ON outbox (service, position);
 
 -- How far the reducer has read, written together with what it has made of it.
 CREATE TABLE reducer_offsets (

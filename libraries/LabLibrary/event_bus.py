@@ -1,0 +1,226 @@
+"""Keywords about the event bus of the lab: where its parts are, and what goes wrong with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from robot.api import logger
+from robot.api.deco import keyword
+from robot.api.types import Secret
+from testyard.core.redact import secrets_in_use
+from testyard.core.tables import html_table
+from testyard.lab.environment import Environment
+from testyard.lab.supervisor import BridgeService, Route
+
+from LabLibrary.world import World
+
+
+class EventBusKeywords:
+    """The event bus of the lab."""
+
+    _world: World
+
+    @keyword(tags=["Setup"])
+    def start_the_event_bus(
+        self,
+        *,
+        breakable: bool = False,
+        partitions: int = 3,
+        settings: Mapping[str, Any] | None = None,
+        within: timedelta = timedelta(seconds=30),
+    ) -> None:
+        """Start Kafka, PostgreSQL and the services between them, and wait until all of them answer.
+
+        Takes the processes that an earlier suite of the run left behind, which `Stop The Event Bus` has emptied.
+        Does nothing when it runs already, and nothing on your own systems.
+
+        Args:
+            breakable: Whether `Break The Database Connection` is going to be used: the services then reach their
+                database through a proxy.
+            partitions: Of each topic.
+            settings: Settings of the services that differ from the lab's, section by section.
+            within: Give up after this time.
+
+        Raises:
+            LabError: A process did not become ready; nothing is left running.
+
+        Example:
+            | Start The Event Bus |
+            | Start The Event Bus | breakable=True |
+        """
+        if self._world.environment is Environment.OWN or self._world.event_buses.lab is not None:
+            return
+        lab = self._world.event_buses.hand_out(
+            breakable=breakable, partitions=partitions, overrides=settings or {}, within=within
+        )
+        logger.info(f"Event bus of the lab: Kafka {lab.kafka.bootstrap_servers}, environment {lab.environment}")
+
+    @keyword(tags=["Setup"])
+    def stop_the_event_bus(self) -> None:
+        """Undo every fault and empty the event bus as if it had just been started.
+
+        Its processes wait for the next suite of the run and end with the run.
+
+        Example:
+            | Stop The Event Bus |
+        """
+        try:
+            self._world.heal()
+        finally:
+            self._world.event_buses.take_back()
+
+    @keyword(tags=["Getter", "Evidence"])
+    def event_bus_settings(self) -> dict[str, Any]:
+        """Draw a table of the waits of the lab's services beside the documented ones, which are their defaults.
+
+        Returns:
+            The settings of the lab.
+
+        Example:
+            | ${settings} = | Event Bus Settings |
+        """
+        lab = self._world.event_bus_lab()
+        documented = lab.documented.model_dump(mode="json")
+        rows = [
+            (section, name, value, documented[section].get(name))
+            for section, values in lab.settings.items()
+            if isinstance(values, Mapping)
+            for name, value in values.items()
+            if documented[section].get(name) != value
+        ]
+        title = "Settings of the lab that differ from the documented ones; durations in seconds"
+        logger.info(html_table(title, ("section", "setting", "lab", "documented"), rows), html=True)
+        return lab.settings
+
+    @keyword(tags=["Getter"])
+    def address_of_service(self, service: BridgeService) -> str:
+        """Where a service's API is: the lab's, or `EVENT_BUS_<SERVICE>_URL` on your own systems.
+
+        Args:
+            service: `ORCHESTRATOR`, `REDUCER`, `STAMPING`, `ONEXTREE`, `ADAPTER` or `DISCOVERY`.
+
+        Example:
+            | ${url} = | Address Of Service | STAMPING |
+        """
+        return self._own(f"EVENT_BUS_{service.name}_URL") or self._world.event_bus_lab().url_of(service)
+
+    @keyword(tags=["Getter"])
+    def kafka_of_the_event_bus(self) -> str:
+        """Where clients connect to Kafka first: the lab's, or `KAFKA_BOOTSTRAP_SERVERS` on your own systems.
+
+        Example:
+            | ${servers} = | Kafka Of The Event Bus |
+        """
+        return self._own("KAFKA_BOOTSTRAP_SERVERS") or self._world.event_bus_lab().kafka.bootstrap_servers
+
+    @keyword(tags=["Getter"])
+    def database_of_the_event_bus(self) -> Secret:
+        """The URL of the services' database: the lab's, or `EVENT_BUS_DATABASE_URL` on your own systems.
+
+        Example:
+            | ${database} = | Database Of The Event Bus |
+        """
+        return Secret(self._own("EVENT_BUS_DATABASE_URL", secret=True) or self._world.event_bus_lab().database_url)
+
+    @keyword(tags=["Getter"])
+    def topic_of(self, event: Route) -> str:
+        """The topic that an event is published to.
+
+        Args:
+            event: `WORKFLOW_STARTED`, `STATE_TRANSITION`, `STEP_COMPLETED`, `WORKFLOW_COMPLETED`,
+                `WORKFLOW_FAILED`, `METADATA_STAMPED`, `STATE_AGGREGATION_COMPLETED`…
+
+        Example:
+            | ${topic} = | Topic Of | WORKFLOW_STARTED |
+        """
+        return event.topic(self._own("EVENT_BUS_ENVIRONMENT") or self._world.event_bus_lab().environment)
+
+    def _own(self, variable: str, *, secret: bool = False) -> str:
+        if self._world.environment is not Environment.OWN:
+            return ""
+        value = os.environ.get(variable, "")
+        if secret:
+            secrets_in_use.add(value)
+        return value
+
+    # Faults.
+
+    @keyword(tags=["Fault"])
+    def kill_service(self, service: BridgeService) -> None:
+        """Kill a service as a crash would (SIGKILL); at the end of the test at the latest it is started again.
+
+        Args:
+            service: Which one.
+
+        Example:
+            | Kill Service | REDUCER |
+        """
+        lab = self._world.event_bus_lab()
+        self._world.will_undo(("killed", service), lambda: lab.start_again(service))
+        logger.info(f"The {service.value}, process {lab.kill(service)}, killed")
+
+    @keyword(tags=["Setup"])
+    def start_service_again(self, service: BridgeService) -> None:
+        """Start a service that was killed, at the same address, and wait until it answers.
+
+        Args:
+            service: Which one.
+
+        Example:
+            | Start Service Again | REDUCER |
+        """
+        self._world.undo(("killed", service))
+        logger.info(f"The {service.value} runs again: process {self._world.event_bus_lab().pid_of(service)}")
+
+    @keyword(tags=["Fault"])
+    def pause_service(self, service: BridgeService) -> None:
+        """Let a service stand still: it takes connections and answers nothing, until the test ends or it goes on.
+
+        Args:
+            service: Which one.
+
+        Example:
+            | Pause Service | ONEXTREE |
+        """
+        lab = self._world.event_bus_lab()
+        self._world.will_undo(("paused", service), lambda: lab.resume(service))
+        lab.pause(service)
+        logger.info(f"The {service.value}, process {lab.pid_of(service)}, stands still")
+
+    @keyword(tags=["Fault"])
+    def let_service_go_on(self, service: BridgeService) -> None:
+        """End `Pause Service` before the test does.
+
+        Args:
+            service: Which one.
+
+        Example:
+            | Let Service Go On | ONEXTREE |
+        """
+        self._world.undo(("paused", service))
+        logger.info(f"The {service.value} goes on")
+
+    @keyword(tags=["Fault"])
+    def take_kafka_down(self) -> None:
+        """Let no broker answer any more, until the test ends or `Bring Kafka Up`; what they have they keep.
+
+        Example:
+            | Take Kafka Down |
+        """
+        lab = self._world.event_bus_lab()
+        self._world.will_undo("kafka", lab.kafka.up)
+        lab.kafka.down()
+        logger.info("No broker answers any more")
+
+    @keyword(tags=["Fault"])
+    def bring_kafka_up(self) -> None:
+        """End `Take Kafka Down` before the test does.
+
+        Example:
+            | Bring Kafka Up |
+        """
+        self._world.undo("kafka")
+        logger.info("The brokers answer again")

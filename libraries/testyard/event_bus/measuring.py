@@ -1,0 +1,60 @@
+"""Doing the same many times, and how long each time took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Generic, TypeVar
+
+from testyard.core.errors import UserError
+
+Given = TypeVar("Given")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Timed(Generic[Answer]):
+    """One call.
+
+    Attributes:
+        answer: What it returned.
+        began_ns: When it began, in nanoseconds since 1970 on this machine's wall clock.
+        took: How long it took.
+    """
+
+    answer: Answer
+    began_ns: int
+    took: timedelta
+
+
+def timed(act: Callable[[Given], Answer], given: Given) -> Timed[Answer]:
+    """Call once."""
+    began_ns, began = time.time_ns(), time.perf_counter()
+    answer = act(given)
+    return Timed(answer, began_ns, timedelta(seconds=time.perf_counter() - began))
+
+
+def timed_each(act: Callable[[Given], Answer], given: Sequence[Given], *, concurrent: int) -> list[Timed[Answer]]:
+    """Call for each, so many at a time; the first exception ends it.
+
+    Args:
+        act: What is called.
+        given: With what.
+        concurrent: How many calls are under way at a time.
+
+    Returns:
+        The calls, in the order of what was given.
+
+    Raises:
+        UserError: ``concurrent`` is less than one.
+    """
+    if concurrent < 1:
+        message = f"At least one call must be under way, found concurrent={concurrent}."
+        raise UserError(message)
+    if concurrent == 1:
+        return [timed(act, each) for each in given]
+    with ThreadPoolExecutor(concurrent, thread_name_prefix="event bus") as pool:
+        return list(pool.map(lambda each: timed(act, each), given))

@@ -1,0 +1,1 @@
+"""The reducer: makes of a workflow's events its row, and of all workflows of a namespace its totals."""

@@ -1,0 +1,49 @@
+"""The reducer's HTTP interface: how it is, and how much it has done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI, Request
+
+from testyard.lab.bridge.node import VERSION, open_node, operations
+from testyard.lab.bridge.reducer.service import Reducer
+from testyard.lab.bridge.settings import Secrets, Settings
+
+SERVICE: Final = "reducer"
+
+router = APIRouter()
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> dict[str, Any]:
+    """How much was reduced."""
+    return {**request.app.state.reducer.counts, "publisher": request.app.state.node.publisher.metrics()}
+
+
+def create_app(settings: Settings, secrets: Secrets) -> FastAPI:
+    """The application; its lifespan reduces.
+
+    Args:
+        settings: Of all services.
+        secrets: Of all services.
+    """
+
+    @asynccontextmanager
+    async def lifespan(application: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            node = await stack.enter_async_context(open_node(SERVICE, settings, secrets))
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            application.state.node = node
+            application.state.reducer = Reducer(node)
+            reducing = tasks.create_task(application.state.reducer.run())
+            stack.callback(reducing.cancel)
+            yield
+
+    application = FastAPI(title="Reducer", version=VERSION, lifespan=lifespan)
+    for each in (router, operations):
+        application.include_router(each)
+    return application

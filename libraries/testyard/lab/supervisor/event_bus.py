@@ -1,0 +1,423 @@
+"""The event bus of the lab: Kafka, PostgreSQL, and the services between them, each a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any, Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+
+from testyard.core.deadline import Deadline
+from testyard.core.errors import UserError
+from testyard.core.json_client import JsonClient
+from testyard.lab.bridge.settings import DATABASE_VARIABLE, Settings
+from testyard.lab.bridge.topics import Route, dead_letter_topic
+from testyard.lab.children import (
+    START_TIMEOUT,
+    ChildProcess,
+    LabError,
+    listening_socket,
+    new_directory,
+    remove_stale_directories,
+    wait_for_the_end,
+    wait_until_ready,
+)
+from testyard.lab.fork_server.client import ForkServer
+from testyard.lab.lifetime import Startable
+from testyard.lab.servers.fault_proxy import FaultProxy
+from testyard.lab.servers.kafka_mock import MockKafka
+from testyard.lab.servers.postgresql import PostgresqlServer, ShutdownMode
+from testyard.lab.supervisor.bridge_service import BridgeService
+
+LOOPBACK = "127.0.0.1"
+PARTITIONS = 3
+DEAD_LETTER_PARTITIONS = 1
+
+EMPTY_EVERYTHING = """
+    TRUNCATE workflow_executions, workflow_steps, workflow_steps_waiting, fsm_transitions, bridge_states,
+        metadata_stamps, event_logs, node_registrations, outbox, reducer_offsets"""
+
+# What differs from the documented waits, so that a suite does not wait for minutes.
+SHORTER: dict[str, Any] = {
+    "bus": {
+        "request_timeout": 0.5,
+        "retry_backoff": 0.05,
+        "breaker": {"failures": 5, "open_for": 0.3, "successes": 3, "probes": 3},
+        "look_after": 0.1,
+    },
+    "database": {
+        "timeout": 1,
+        "breaker": {"failures": 5, "open_for": 0.5, "successes": 2, "probes": 3},
+    },
+    "orchestrator": {
+        "stamping_timeout": 0.5,
+        "onextree_timeout": 0.5,
+        "workflow_timeout": 20,
+        "workflow_grace": 5,
+        "breaker": {"failures": 5, "open_for": 0.5, "successes": 2, "probes": 3},
+        "resume_after": 0.5,
+    },
+    # The lab's brokers answer only when this time is over, also when a record arrives meanwhile.
+    "reducer": {"group": "reducer-group", "session_timeout": 6, "heartbeat": 1, "fetch_wait": 0.01},
+    "adapter": {
+        "group": "database-adapter-effect-group",
+        "fetch_wait": 0.01,
+        "session_timeout": 6,
+        "heartbeat": 1,
+        "retry_backoff": 0.1,
+        "retry_longest": 0.5,
+    },
+    # What a suite measures 200 times must not meet a limit that is there for strangers.
+    "stamping": {"requests_per_minute": 1_000_000, "hashes_per_minute": 1_000_000},
+}
+
+
+class Kafka(Protocol):
+    """What the lab needs to know of its brokers, whichever they are."""
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Where clients connect to first."""
+
+    def start(self) -> None:
+        """Start them."""
+
+    def stop(self) -> None:
+        """End them."""
+
+    def create_topics(self, partitions: Mapping[str, int]) -> None:
+        """Create topics with so many partitions."""
+
+    def down(self) -> None:
+        """Take all brokers down."""
+
+    def up(self) -> None:
+        """Bring all brokers up again."""
+
+
+@dataclass
+class _Running:
+    """One service's process.
+
+    Attributes:
+        port: Where it answers; also after it was started again.
+        client: Calls it.
+        process: The child; None while it is not running.
+    """
+
+    port: int
+    client: JsonClient
+    process: ChildProcess | None = None
+
+
+@dataclass
+class EventBusLab(Startable):
+    """Owns Kafka, PostgreSQL and the services of one event bus.
+
+    Attributes:
+        modules: The module that is started for each service.
+        kafka: The brokers.
+        partitions: Of each topic.
+        breakable: Whether the services reach PostgreSQL through a proxy.
+        overrides: Settings that differ from those of the lab.
+    """
+
+    kafka: Kafka = field(default_factory=MockKafka)
+    partitions: int = PARTITIONS
+    breakable: bool = False
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    modules: dict[BridgeService, str] = field(default_factory=lambda: {it: it.module for it in BridgeService})
+
+    def __post_init__(self) -> None:
+        # What it has committed outlives its own crash; only a crash of this machine would lose it.
+        self.postgresql = PostgresqlServer(durable=False)
+        self.environment = ""
+        self._directory = new_directory()
+        self._running: dict[BridgeService, _Running] = {}
+        self._proxy: FaultProxy | None = None
+        self._forks: ForkServer | None = None
+
+    # Life.
+
+    def start(self, within: timedelta = START_TIMEOUT) -> None:
+        """Start everything, and wait until every service answers.
+
+        Raises:
+            UserError: A process did not become ready; nothing is left running.
+        """
+        remove_stale_directories()
+        deadline = Deadline(within)
+        try:
+            self._directory.mkdir(mode=0o700)
+            self._forks = ForkServer(*self.modules.values())
+            # Modules are imported while PostgreSQL starts: both take a second or two.
+            self._forks.start()
+            self.postgresql.begin()
+            self.kafka.start()
+            self.postgresql.start(within)
+            self._start_services(deadline)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start_services(self, deadline: Deadline) -> None:
+        """Start the services in an environment of their own, with topics of their own."""
+        self.environment = f"test-{secrets.token_hex(3)}"
+        topics = [route.topic(self.environment) for route in Route]
+        self.kafka.create_topics(
+            {
+                **dict.fromkeys(topics, self.partitions),
+                **dict.fromkeys(map(dead_letter_topic, topics), DEAD_LETTER_PARTITIONS),
+            }
+        )
+        if self.breakable and self._proxy is None:
+            self._proxy = FaultProxy(LOOPBACK, self.postgresql.port)
+            self._proxy.start()
+        with ExitStack() as stack:
+            listeners = {it: stack.enter_context(listening_socket(LOOPBACK, 0)) for it in BridgeService}
+            for service, listener in listeners.items():
+                port = listener.getsockname()[1]
+                self._running[service] = _Running(port, _client_of(service, port))
+            self._write_settings()
+            for service, listener in listeners.items():
+                self._launch(service, listener.fileno())
+        for service in BridgeService:
+            self._wait_until_ready(service, deadline)
+
+    def renew(self) -> None:
+        """End the services, undo every fault, empty the tables, and start the services in a new environment.
+
+        Raises:
+            UserError: Something does not answer any more.
+        """
+        self._end_services()
+        if self._proxy is not None:
+            self._proxy.heal()
+        self.kafka.up()
+        shutil.rmtree(self._outbox, ignore_errors=True)
+        try:
+            with psycopg.connect(self.database_url, autocommit=True) as connection:
+                connection.execute(EMPTY_EVERYTHING)
+        except psycopg.Error as problem:
+            message = f"The database of the lab cannot be emptied: {problem}"
+            raise UserError(message) from None
+        self._start_services(Deadline(START_TIMEOUT))
+
+    def lives(self) -> bool:
+        """Whether every process runs."""
+        if self._forks is None or not self._forks.lives():
+            return False
+        return all(it.process is not None and it.process.poll() is None for it in self._running.values())
+
+    def stop(self) -> None:
+        """End every process; safe to call again."""
+        self._end_services()
+        if self._proxy is not None:
+            self._proxy.stop()
+            self._proxy = None
+        if self._forks is not None:
+            self._forks.stop()
+        self.postgresql.stop()
+        self.kafka.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _end_services(self) -> None:
+        running, self._running = self._running, {}
+        processes = [it.process for it in running.values() if it.process is not None]
+        for process in processes:
+            # One that stands still could not end.
+            with suppress(ProcessLookupError):
+                _signal(process, signal.SIGCONT)
+            if process.stdin:
+                process.stdin.close()
+        for process in processes:
+            wait_for_the_end(process)
+        for it in running.values():
+            it.client.close()
+
+    # Where things are.
+
+    @property
+    def database_url(self) -> str:
+        """The services' database, with the password, past the proxy."""
+        return self.postgresql.url
+
+    def url_of(self, service: BridgeService) -> str:
+        """Where a service answers."""
+        return self.client_of(service).base_url
+
+    def client_of(self, service: BridgeService) -> JsonClient:
+        """Calls a service."""
+        return self._of(service).client
+
+    def pid_of(self, service: BridgeService) -> int:
+        """A service's process id."""
+        return self._process_of(service).pid
+
+    def topic_of(self, route: Route) -> str:
+        """The topic of an event in the lab's environment."""
+        return route.topic(self.environment)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the services run with."""
+        shorter = _merged(SHORTER, self.overrides)
+        addresses = {it.registered_name: f"http://{LOOPBACK}:{at.port}" for it, at in self._running.items()}
+        return {
+            **shorter,
+            "environment": self.environment,
+            "bootstrap_servers": self.kafka.bootstrap_servers,
+            "outbox_directory": str(self._outbox),
+            "discovery": {**shorter.get("discovery", {}), "fallback": addresses},
+        }
+
+    @property
+    def documented(self) -> Settings:
+        """The documented settings, which are the services' defaults."""
+        return Settings()
+
+    def complaints_of(self, service: BridgeService) -> list[str]:
+        """What a service has written to standard error since the lab was started."""
+        return self._log_of(service).read_text(errors="replace").splitlines()
+
+    @property
+    def proxy(self) -> FaultProxy:
+        """Between the services and PostgreSQL.
+
+        Raises:
+            LabError: They do not reach PostgreSQL through it.
+        """
+        if self._proxy is None:
+            message = "The services do not reach their database through the proxy: start with breakable=True."
+            raise LabError(message)
+        return self._proxy
+
+    # Faults.
+
+    def kill(self, service: BridgeService) -> int:
+        """Kill a service with SIGKILL, as a crash would; returns its process id."""
+        process = self._process_of(service)
+        process.kill()
+        wait_for_the_end(process)
+        self._of(service).process = None
+        return process.pid
+
+    def start_again(self, service: BridgeService, within: timedelta = START_TIMEOUT) -> None:
+        """Start a service that was killed, where it was.
+
+        Raises:
+            LabError: It runs, or does not become ready.
+        """
+        running = self._of(service)
+        if running.process is not None:
+            message = f"The {service.value} of the lab is running already."
+            raise LabError(message)
+        with listening_socket(LOOPBACK, running.port) as listener:
+            self._launch(service, listener.fileno())
+        self._wait_until_ready(service, Deadline(within))
+
+    def pause(self, service: BridgeService) -> None:
+        """Let a service stand still (SIGSTOP): its connections are open, but nobody answers."""
+        _signal(self._process_of(service), signal.SIGSTOP)
+
+    def resume(self, service: BridgeService) -> None:
+        """Let a service go on (SIGCONT); nothing when it does, or was killed."""
+        process = self._of(service).process
+        if process is not None:
+            _signal(process, signal.SIGCONT)
+
+    def restart_postgresql(self, mode: str) -> None:
+        """Stop PostgreSQL and start it again on the same port and data.
+
+        Args:
+            mode: ``fast``, ``immediate`` or ``kill``.
+        """
+        self.postgresql.restart(ShutdownMode[mode.upper()])
+
+    # Processes.
+
+    def _of(self, service: BridgeService) -> _Running:
+        if service not in self._running:
+            message = "The event bus of the lab is not running."
+            raise LabError(message)
+        return self._running[service]
+
+    def _process_of(self, service: BridgeService) -> ChildProcess:
+        process = self._of(service).process
+        if process is None:
+            message = f"The {service.value} of the lab is not running."
+            raise LabError(message)
+        return process
+
+    @property
+    def _outbox(self) -> Path:
+        return self._directory / "outbox"
+
+    @property
+    def _settings_file(self) -> Path:
+        return self._directory / "settings.json"
+
+    def _write_settings(self) -> None:
+        self._settings_file.write_text(json.dumps(self.settings, indent=2))
+
+    def _log_of(self, service: BridgeService) -> Path:
+        return self._directory / f"{service.value}.log"
+
+    def _launch(self, service: BridgeService, listener: int) -> None:
+        if self._forks is None:
+            message = "The event bus of the lab is not running."
+            raise LabError(message)
+        with self._log_of(service).open("ab") as log:
+            self._of(service).process = self._forks.fork(
+                *(self.modules[service], "--settings", str(self._settings_file)),
+                *("--fd", str(listener), "--end-with-stdin"),
+                stdin=PIPE,
+                stderr=log,
+                environment={DATABASE_VARIABLE: self._database_url_of_services},
+                descriptors=(listener,),
+            )
+
+    def _wait_until_ready(self, service: BridgeService, deadline: Deadline) -> None:
+        def ask() -> object:
+            return self.client_of(service).call("GET", "/health")
+
+        name = f"the {service.value} of the lab"
+        wait_until_ready(self._process_of(service), name, ask, deadline, log=self._log_of(service))
+
+    @property
+    def _database_url_of_services(self) -> str:
+        if self._proxy is None:
+            return self.database_url
+        parts = urlsplit(self.database_url)
+        credentials = parts.netloc.rpartition("@")[0]
+        return urlunsplit(parts._replace(netloc=f"{credentials}@{self._proxy.host}:{self._proxy.port}"))
+
+
+def _client_of(service: BridgeService, port: int) -> JsonClient:
+    url = f"http://{LOOPBACK}:{port}"
+    return JsonClient(url, headers={}, secret="", name=f"The {service.value} of the lab")
+
+
+def _signal(process: ChildProcess, number: signal.Signals) -> None:
+    if process.poll() is None:
+        os.kill(process.pid, number)
+
+
+def _merged(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with some of them changed, section by section."""
+    merged = dict(settings)
+    for name, value in overrides.items():
+        before = merged.get(name)
+        merged[name] = {**before, **value} if isinstance(before, dict) and isinstance(value, Mapping) else value
+    return merged
