@@ -48,8 +48,8 @@ from robot.parsing.model.statements import (
 PROJECT = Path(__file__).parents[1]
 
 LIBRARIES = (
-    *("WaldurLibrary", "StompLibrary", "SqlLibrary", "PipelineLibrary"),
-    *("PowerLibrary", "WorkflowLibrary", "LabLibrary"),
+    *("WaldurLibrary", "StompLibrary", "SqlLibrary", "KafkaLibrary", "PipelineLibrary"),
+    *("PowerLibrary", "WorkflowLibrary", "LedgerLibrary", "LabLibrary"),
 )
 
 LONGEST_SUITE = 300

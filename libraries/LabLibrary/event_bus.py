@@ -105,7 +105,7 @@ class EventBusKeywords:
         Example:
             | ${url} = | Address Of Service | STAMPING |
         """
-        return self._own(f"EVENT_BUS_{service.name}_URL") or self._world.event_bus_lab().url_of(service)
+        return self._named(f"EVENT_BUS_{service.name}_URL") or self._world.event_bus_lab().url_of(service)
 
     @keyword(tags=["Getter"])
     def kafka_of_the_event_bus(self) -> str:
@@ -114,7 +114,7 @@ class EventBusKeywords:
         Example:
             | ${servers} = | Kafka Of The Event Bus |
         """
-        return self._own("KAFKA_BOOTSTRAP_SERVERS") or self._world.event_bus_lab().kafka.bootstrap_servers
+        return self._named("KAFKA_BOOTSTRAP_SERVERS") or self._world.event_bus_lab().kafka.bootstrap_servers
 
     @keyword(tags=["Getter"])
     def database_of_the_event_bus(self) -> Secret:
@@ -123,7 +123,7 @@ class EventBusKeywords:
         Example:
             | ${database} = | Database Of The Event Bus |
         """
-        return Secret(self._own("EVENT_BUS_DATABASE_URL", secret=True) or self._world.event_bus_lab().database_url)
+        return Secret(self._named("EVENT_BUS_DATABASE_URL", secret=True) or self._world.event_bus_lab().database_url)
 
     @keyword(tags=["Getter"])
     def topic_of(self, event: Route) -> str:
@@ -136,9 +136,9 @@ class EventBusKeywords:
         Example:
             | ${topic} = | Topic Of | WORKFLOW_STARTED |
         """
-        return event.topic(self._own("EVENT_BUS_ENVIRONMENT") or self._world.event_bus_lab().environment)
+        return event.topic(self._named("EVENT_BUS_ENVIRONMENT") or self._world.event_bus_lab().environment)
 
-    def _own(self, variable: str, *, secret: bool = False) -> str:
+    def _named(self, variable: str, *, secret: bool = False) -> str:
         if self._world.environment is not Environment.OWN:
             return ""
         value = os.environ.get(variable, "")

@@ -64,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     lab = commands.add_parser("lab", help="start Waldur A and Waldur B and keep them until Ctrl-C")
     lab.add_argument("--port", type=int, default=0, help="the TCP port of both; a free one when not given")
     lab.set_defaults(run=_lab)
+    servers = lab.add_subparsers(metavar="COMMAND")
+    install = servers.add_parser("install", help="install a server that pip does not have, for -v LAB:servers")
+    install.add_argument("server", choices=["kafka"], help="kafka: Apache Kafka from Maven Central; needs Java 17")
+    install.set_defaults(run=_install)
 
     cleanup = commands.add_parser("cleanup", help="end what a killed run left on your own systems")
     cleanup.add_argument("--run", required=True, dest="run_id", help="the run's id, as its log says it")
@@ -116,6 +120,19 @@ def _lab(options: argparse.Namespace) -> int:
         for instance in supervisor.start_waldurs(port=options.port):
             print(f"Waldur {instance.name}: {instance.url}/api/  staff token {instance.staff_token}", flush=True)  # noqa: T201 a command line prints
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    return 0
+
+
+def _install(_: argparse.Namespace) -> int:
+    from testyard.lab.servers.kafka_classes import archive_classes
+    from testyard.lab.servers.kafka_install import install_kafka, locked_release
+
+    def say(text: str) -> None:
+        print(text, flush=True)  # noqa: T201 a command line prints
+
+    directory = install_kafka(say)
+    archive_classes(say)
+    say(f"Apache Kafka {locked_release().version} is installed in {directory}")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from enum import Enum
 from importlib.util import find_spec
 
@@ -14,13 +15,24 @@ STAFF = "staff"
 PIPELINES = "pipelines"
 DATABASE = "database"
 TEST_CLOCK = "test-clock"
+EVENT_BUS = "event-bus"
 
 
 class Environment(Enum):
-    """The two places suites can run."""
+    """The places suites can run: ``SERVERS`` is the embedded lab with real servers where it has stand-ins."""
 
     EMBEDDED = "embedded"
+    SERVERS = "servers"
     OWN = "none"
+
+
+class KafkaSource(Enum):
+    """Where Kafka comes from; the value is what people call it."""
+
+    MOCK = "librdkafka's mock cluster"
+    SERVER = "Apache Kafka of the lab"
+    CONTAINER = "a container"
+    OWN = "your own Kafka"
 
 
 # What a tag `needs:…` may ask for, and why it cannot be had on the user's own systems.
@@ -39,12 +51,35 @@ PIPELINE_VARIABLES = ("PIPELINES_URL", "PIPELINES_ADMIN_KEY")
 DATABASE_VARIABLE = "PIPELINES_DATABASE_URL"
 TEST_CLOCK_VARIABLE = "PIPELINES_TEST_CLOCK"
 
+# What a tag `needs:event-bus` asks for on the user's own systems.
+EVENT_BUS_VARIABLES = (
+    *("EVENT_BUS_ORCHESTRATOR_URL", "EVENT_BUS_STAMPING_URL", "EVENT_BUS_ADAPTER_URL"),
+    *("KAFKA_BOOTSTRAP_SERVERS", "EVENT_BUS_DATABASE_URL", "EVENT_BUS_ENVIRONMENT"),
+)
+
 WANTED: dict[str, tuple[tuple[str, ...], str]] = {
     STAFF: (STAFF_VARIABLES, "It prepares both Waldurs as their staff"),
     PIPELINES: (PIPELINE_VARIABLES, "It calls your pipeline service"),
     DATABASE: ((DATABASE_VARIABLE,), "It reads the tables of your pipeline service"),
+    EVENT_BUS: (EVENT_BUS_VARIABLES, "It runs workflows on your event bus"),
     TEST_CLOCK: ((TEST_CLOCK_VARIABLE,), "It moves the clock of your pipeline service"),
 }
+
+# What a tag `needs:kafka…` asks for, and what the mock cluster has not.
+KAFKA = "kafka"
+KAFKA_DURABILITY = "kafka-durability"
+MISSING_ON_THE_MOCK = {
+    "kafka-transactions": "transactions",
+    "kafka-topic-admin": "requests that create, describe or delete topics",
+    "kafka-rebalance": "groups of more than one member",
+    KAFKA_DURABILITY: "disk, so that it cannot be killed and come back with what it acknowledged",
+    "kafka-timestamps": "offsets that are found by time",
+}
+# The document's own variables (document 004, "Testcontainers (CI-Ready)").
+BOOTSTRAP_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
+CONTAINERS_VARIABLE = "USE_TESTCONTAINERS"
+# What your own Kafka has not, of the needs above: a list with commas.
+LACKS_VARIABLE = "KAFKA_LACKS"
 
 # What the tag `needs:libvirt` asks for on the embedded lab; both come with the system's packages.
 LIBVIRT = "libvirt"
@@ -62,6 +97,7 @@ LAB_MODULES = (
         "aiosmtpd",
         "anyio",
         "asyncssh",
+        "confluent_kafka",
         "croniter",
         "cryptography",
         "fastapi",
@@ -78,20 +114,42 @@ def chosen_environment(lab: str) -> Environment:
     """Where to run: on the user's systems when asked for, or when the document's gate is open.
 
     Args:
-        lab: The variable ``LAB``: ``embedded`` or ``none``.
+        lab: The variable ``LAB``: ``embedded``, ``servers`` or ``none``.
     """
-    gate = os.environ.get(GATE_VARIABLE, "").strip().lower() == "true"
+    gate = is_true(os.environ, GATE_VARIABLE)
     return Environment.OWN if gate else Environment(lab)
+
+
+def kafka_source(environment: Environment, variables: Mapping[str, str] = os.environ) -> KafkaSource:
+    """Where Kafka comes from: what a variable names, wherever the suites run, else what the lab has.
+
+    Args:
+        environment: Where the suites run.
+        variables: The environment variables.
+    """
+    if is_true(variables, CONTAINERS_VARIABLE):
+        return KafkaSource.CONTAINER
+    if variables.get(BOOTSTRAP_VARIABLE):
+        return KafkaSource.OWN
+    match environment:
+        case Environment.EMBEDDED:
+            return KafkaSource.MOCK
+        case Environment.SERVERS:
+            return KafkaSource.SERVER
+        case Environment.OWN:
+            return KafkaSource.OWN
 
 
 def missing_need(environment: Environment, need: str) -> str:
     """Why a need is not met, or an empty text when it is."""
     if need == LIBVIRT:
         return _missing_libvirt()
+    if need == KAFKA or need in MISSING_ON_THE_MOCK:
+        return _missing_of_kafka(kafka_source(environment), need)
     if need not in {*MISSING_ON_OWN_SYSTEMS, *WANTED}:
-        known = ", ".join((*MISSING_ON_OWN_SYSTEMS, *WANTED, LIBVIRT))
+        known = ", ".join((*MISSING_ON_OWN_SYSTEMS, *WANTED, KAFKA, *MISSING_ON_THE_MOCK, LIBVIRT))
         return f"The tag 'needs:{need}' is not known, expected one of {known}."
-    if environment is Environment.EMBEDDED:
+    if environment is not Environment.OWN:
         return ""
     if need in WANTED:
         variables, purpose = WANTED[need]
@@ -99,6 +157,49 @@ def missing_need(environment: Environment, need: str) -> str:
         return f"{purpose}: set {', '.join(missing)}." if missing else ""
     reason = MISSING_ON_OWN_SYSTEMS[need]
     return f"Not on your own systems: {reason}. The embedded lab includes it."
+
+
+def _missing_of_kafka(source: KafkaSource, need: str) -> str:
+    """Why a Kafka of some source does not meet a need; what is imported for it is only there with the lab."""
+    match source:
+        case KafkaSource.MOCK:
+            return _missing_of_the_mock(need)
+        case KafkaSource.SERVER:
+            from testyard.lab.servers.kafka_install import missing_kafka
+
+            return missing_kafka()
+        case KafkaSource.CONTAINER:
+            from testyard.lab.servers.containers import missing_docker
+
+            return missing_docker() or _missing_of_others(source, need)
+        case KafkaSource.OWN:
+            if not os.environ.get(BOOTSTRAP_VARIABLE):
+                return f"It talks to your Kafka: set {BOOTSTRAP_VARIABLE}."
+            return _missing_of_others(source, need)
+
+
+def _missing_of_the_mock(need: str) -> str:
+    if need == KAFKA:
+        return ""
+    from testyard.lab.servers.kafka_install import INSTALL_COMMAND
+
+    return (
+        f"The embedded Kafka is {KafkaSource.MOCK.value}, which has no {MISSING_ON_THE_MOCK[need]}: "
+        f"it runs with -v LAB:servers, after '{INSTALL_COMMAND}'."
+    )
+
+
+def _missing_of_others(source: KafkaSource, need: str) -> str:
+    """What a Kafka has not that the lab does not own."""
+    if need == KAFKA_DURABILITY:
+        return f"It kills brokers, which {source.value} is not for: it runs with -v LAB:servers."
+    lacks = {name.strip() for name in os.environ.get(LACKS_VARIABLE, "").split(",")}
+    return f"{LACKS_VARIABLE} says that {source.value} does not have it: {need}." if need in lacks else ""
+
+
+def is_true(variables: Mapping[str, str], name: str) -> bool:
+    """Whether a variable says ``true``, in whatever case; what it does not say is false."""
+    return variables.get(name, "").strip().lower() == "true"
 
 
 def _missing_libvirt() -> str:

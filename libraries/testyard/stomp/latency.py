@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 
 from testyard.core.deadline import Deadline
+from testyard.core.percentiles import MEDIAN, P95
 from testyard.stomp.capture import Event, EventCapture
 
 
@@ -25,13 +25,13 @@ class Latency:
 
     @property
     def median(self) -> float:
-        """Half of the samples are shorter; in milliseconds."""
-        return statistics.median(self.samples)
+        """The middle sample, by nearest rank; in milliseconds."""
+        return MEDIAN.value_in(sorted(self.samples))
 
     @property
     def ninety_fifth_percentile(self) -> float:
-        """19 of 20 samples are shorter; in milliseconds."""
-        return statistics.quantiles(self.samples, n=20, method="inclusive")[-1]
+        """19 of 20 samples are not longer, by nearest rank; in milliseconds."""
+        return P95.value_in(sorted(self.samples))
 
     def __str__(self) -> str:
         return (

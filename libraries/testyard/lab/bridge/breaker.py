@@ -20,6 +20,8 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 LAST_TRANSITIONS: Final = 100
+TOTALS: Final = ("calls", "rejected", "successes", "failures", "cancelled", "late", "transitions")
+"""What is counted from the start; ``late`` are those of the successes and failures that did not count any more."""
 
 
 class BreakerState(Enum):
@@ -53,11 +55,14 @@ class CircuitOpenError(Exception):
 
     Attributes:
         breaker: The breaker's name.
-        retry_after: When the next call may be.
+        retry_after: When the next call may be; zero when that depends on the calls that are under way.
     """
 
     def __init__(self, breaker: str, retry_after: timedelta) -> None:
-        super().__init__(f"The circuit breaker {breaker} is open for another {retry_after.total_seconds():.3g} s.")
+        why = f"is open for another {retry_after.total_seconds():.3g} s"
+        if not retry_after:
+            why = "is half open, and as many calls as may be are under way"
+        super().__init__(f"The circuit breaker {breaker} {why}.")
         self.breaker = breaker
         self.retry_after = retry_after
 
@@ -105,7 +110,7 @@ class CircuitBreaker:
         self._successes = 0
         self._probing = 0
         self._opened_at = 0.0
-        self._totals: Counter[str] = Counter()
+        self._totals = Counter(dict.fromkeys(TOTALS, 0))
         self._last: dict[str, datetime] = {}
         self._listeners: list[Callable[[Transition], None]] = []
 
@@ -128,6 +133,8 @@ class CircuitBreaker:
     @contextmanager
     def call(self, *harmless: type[Exception]) -> Iterator[None]:
         """Do something that may fail. A cancellation counts as neither success nor failure.
+
+        A time limit belongs inside: one around this call cancels it.
 
         Args:
             harmless: Exceptions that say that the other side works: they count as a success.

@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Final, Self
 from uuid import UUID, uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic_core import to_jsonable_python
 
 ENVELOPE_VERSION: Final = "1.0"
 
@@ -50,15 +53,30 @@ class SigningError(ValueError):
     """An envelope cannot be signed, or its signature is not right."""
 
 
+@contextmanager
+def _in_json() -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError) as problem:
+        message = f"The payload has no form in JSON that could be signed: {problem}"
+        raise SigningError(message) from None
+
+
 class SigningKey:
     """The key that envelopes are signed with.
 
     Args:
         key: The secret.
         key_id: How the receiver finds it.
+
+    Raises:
+        SigningError: The key is empty: everybody could sign with it.
     """
 
     def __init__(self, key: str, key_id: str = "default") -> None:
+        if not key:
+            message = f"The signing key {key_id!r} is empty."
+            raise SigningError(message)
         self._key = key.encode()
         self.key_id = key_id
 
@@ -66,9 +84,16 @@ class SigningKey:
         return f"SigningKey(key_id={self.key_id!r})"
 
     def signature_of(self, payload: dict[str, Any]) -> str:
-        """HMAC-SHA256 over the payload as compact JSON with sorted keys."""
-        text = json.dumps(payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
+        """HMAC-SHA256 over the payload as compact JSON (UTF-8) with sorted keys.
+
+        Raises:
+            SigningError: The payload has no form in JSON.
+        """
+        with _in_json():
+            text = json.dumps(
+                payload, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+            ).encode()
+        return hmac.new(self._key, text, hashlib.sha256).hexdigest()
 
 
 class Envelope(BaseModel):
@@ -122,27 +147,38 @@ class Envelope(BaseModel):
     def signed(self, key: SigningKey) -> Self:
         """The same envelope with a signature.
 
+        What is signed is what travels: dates and the like in the payload become what JSON has for them.
+
         Raises:
-            SigningError: It has no security context to put the signature into.
+            SigningError: It has no security context to put the signature into, or the payload has no form in JSON.
         """
         if self.security_context is None:
             message = f"The event {self.event_id} has no security_context, so it cannot be signed."
             raise SigningError(message)
-        signature = key.signature_of(self.payload)
+        with _in_json():
+            payload = to_jsonable_python(self.payload)
+        signature = key.signature_of(payload)
         context = self.security_context.model_copy(
             update={"hmac_signature": signature, "signing_key_id": key.key_id}
         )
-        return self.model_copy(update={"security_context": context})
+        return self.model_copy(update={"security_context": context, "payload": payload})
 
     def verify(self, key: SigningKey) -> None:
         """Check the signature.
 
         Raises:
-            SigningError: There is none, or it is not the payload's.
+            SigningError: There is none, it was made with another key, or it is not the payload's.
         """
-        given = self.security_context.hmac_signature if self.security_context else None
-        if given is None:
+        context = self.security_context
+        given = context.hmac_signature if context else None
+        if context is None or given is None:
             message = f"The event {self.event_id} is not signed."
+            raise SigningError(message)
+        if context.signing_key_id not in {None, key.key_id}:
+            message = (
+                f"The event {self.event_id} is signed with the key {context.signing_key_id!r}, "
+                f"expected {key.key_id!r}."
+            )
             raise SigningError(message)
         if not hmac.compare_digest(given.encode(), key.signature_of(self.payload).encode()):
             message = f"The signature of the event {self.event_id} does not fit its payload."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets as secrets_module
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -34,6 +34,8 @@ class Node:
         database_breaker: When nobody waits any more for the tables.
         publisher: Publishes the service's events.
         breakers: All of its breakers, by name.
+        degraded_for: Are asked why else the service is degraded.
+        unhealthy_for: Are asked why it cannot do its work at all.
     """
 
     service: str
@@ -43,6 +45,8 @@ class Node:
     database_breaker: CircuitBreaker
     publisher: Publisher
     breakers: dict[str, CircuitBreaker] = field(default_factory=dict)
+    degraded_for: list[Callable[[], list[str]]] = field(default_factory=list)
+    unhealthy_for: list[Callable[[], list[str]]] = field(default_factory=list)
 
     def new_breaker(self, breaker: CircuitBreaker) -> CircuitBreaker:
         """Have a breaker told by ``/health`` and ``/metrics``, and reset by an operator."""
@@ -57,7 +61,11 @@ class Node:
             for name, breaker in self.breakers.items()
             if breaker is not self.publisher.breaker and breaker.state is not BreakerState.CLOSED
         ]
-        return reasons
+        return reasons + [reason for ask in self.degraded_for for reason in ask()]
+
+    def failures(self) -> list[str]:
+        """Why the service is unhealthy; nothing when it is not."""
+        return [reason for ask in self.unhealthy_for for reason in ask()]
 
 
 @asynccontextmanager
@@ -99,10 +107,10 @@ def node_of(request: Request) -> Node:
 async def health(request: Request) -> dict[str, Any]:
     """Whether the service is healthy, and why not."""
     node = node_of(request)
-    reasons = node.trouble()
+    failures, trouble = node.failures(), node.trouble()
     return {
-        "status": "degraded" if reasons else "healthy",
-        "reasons": reasons,
+        "status": "unhealthy" if failures else "degraded" if trouble else "healthy",
+        "reasons": failures + trouble,
         "service": node.service,
         "instance": node.instance,
         "version": VERSION,

@@ -3,31 +3,38 @@
 A service never waits for a bus that is known to be away, and never loses an event (document 004, section 4:
 graceful degradation, automatic recovery, no data loss). Events of one key are published in the order in which
 they were given.
+
+What may be published twice, always under one event id, by which everyone who stores it knows that it is the same:
+
+- what was published just before a crash, and not yet taken out of the outbox;
+- what was with a producer that had to be given up, at the end of the process or because a probe of the half-open
+  breaker had failed, if a broker had taken it and only the answer was lost: one request to each broker at most;
+- with brokers that do not look at a producer's batch numbers, any request whose answer was lost.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 from uuid import UUID, uuid4
+from weakref import WeakValueDictionary
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError
 from pydantic import BaseModel
 
-from testyard.lab.bridge.breaker import BreakerState, CircuitBreaker, CircuitOpenError
+from testyard.lab.bridge.breaker import BreakerState, CircuitBreaker, CircuitOpenError, Transition
+from testyard.lab.bridge.bus import REFUSED, Answer, Bus, UnansweredError, client_settings, refuse_too_large
 from testyard.lab.bridge.envelope import Envelope, SecurityContext, SigningKey
-from testyard.lab.bridge.outbox import Headers, Outbox, Waiting
+from testyard.lab.bridge.outbox import Outbox
+from testyard.lab.bridge.outbox_file import Headers
+from testyard.lab.bridge.replay import Replay
 from testyard.lab.bridge.settings import Settings
 from testyard.lab.bridge.topics import Route
-from testyard.lab.waiting import elapse
-
-_ONE_SECOND: Final = timedelta(seconds=1)
 
 
 class Delivery(Enum):
@@ -70,33 +77,58 @@ class Publisher:
     ) -> None:
         self.breaker = CircuitBreaker("event-bus", settings.bus.breaker)
         self.outbox = outbox
-        self.replayed = 0
         self._settings = settings
         self._service = service
         self._instance = instance
         self._signing_key = signing_key
         self._headers = headers
-        self._producer: AIOKafkaProducer | None = None
-        self._starting = asyncio.Lock()
-        self._something_waits = asyncio.Event()
+        self._bus = Bus(settings.bootstrap_servers, instance, settings.bus)
+        self._replay = Replay(outbox, self._bus, self.breaker, settings.bus)
         self._replaying: asyncio.Task[None] | None = None
+        self._at_a_time = asyncio.Semaphore(settings.bus.at_a_time)
+        self._in_order: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._under_way = 0
+        self._none_under_way = asyncio.Event()
+        self._none_under_way.set()
+        self._closing = False
+        self.breaker.when_it_changes(self._renew_after_a_probe)
+
+    @property
+    def replayed(self) -> int:
+        """How many events that waited were published."""
+        return self._replay.published
 
     async def __aenter__(self) -> Self:
         await self.outbox.open()
-        self._something_waits.set()
-        self._replaying = asyncio.create_task(self._replay_for_ever(), name="replay")
+        self._replaying = asyncio.create_task(self._replay.run(), name="replay")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # What is under way ends, in Kafka or in the outbox; what comes now goes to the outbox.
+        self._closing = True
         if self._replaying is not None:
             self._replaying.cancel()
             await asyncio.wait([self._replaying])
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            with suppress(KafkaError):
-                await producer.stop()
+        await self._bus.close()
+        await self._none_under_way.wait()
+        await self.outbox.close()
+
+    def _renew_after_a_probe(self, transition: Transition) -> None:
+        if (transition.source, transition.target) == (BreakerState.HALF_OPEN, BreakerState.OPEN):
+            self._bus.renew()
+
+    @contextmanager
+    def _one_under_way(self) -> Iterator[None]:
+        self._under_way += 1
+        self._none_under_way.clear()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._none_under_way.set()
 
     async def publish(
         self,
@@ -170,76 +202,58 @@ class Publisher:
     async def deliver(self, topic: str, envelope: Envelope) -> Delivery:
         """Bring one envelope to Kafka or into the outbox.
 
+        If it is cancelled, the event may be published or not.
+
         Args:
             topic: Where it is published.
             envelope: The event.
 
         Returns:
             Which of them has it.
+
+        Raises:
+            KafkaError: It can never be published, as it is too large.
+            OSError: Nothing can take it.
         """
         key, value, headers = envelope.key, envelope.to_bytes(), self._headers()
-        if not await self.outbox.holds_up(key):
+        refuse_too_large(key, value, headers)
+        # Two events of one key that are under way at once could overtake each other when the first one fails.
+        in_order = self._in_order.setdefault(key, asyncio.Lock())
+        with self._one_under_way():
+            async with in_order:
+                return await self._send_or_keep(topic, key, value, headers)
+
+    async def _send_or_keep(self, topic: str, key: str, value: bytes, headers: Headers) -> Delivery:
+        unanswered: Answer | None = None
+        if not self._closing and not await self.outbox.holds_up(key):
             try:
-                with self.breaker.call(MessageSizeTooLargeError):
-                    await self._send(topic, key, value, headers)
-            except MessageSizeTooLargeError:
+                async with self._at_a_time:
+                    with self.breaker.call(*REFUSED):
+                        await self._bus.send(topic, key, value, headers)
+            except REFUSED:
                 raise
+            except UnansweredError as problem:
+                unanswered = problem.answer
             except (KafkaError, CircuitOpenError):
                 pass
             else:
                 return Delivery.SENT
-        await self.outbox.put(topic, key, value, headers)
-        self._something_waits.set()
+        event = self.outbox.new(topic, key, value, headers)
+        self._replay.expect(event, unanswered)
+        await self.outbox.put(event)
         return Delivery.WAITING
-
-    async def _send(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
-        producer = await self._ready_producer()
-        await producer.send_and_wait(
-            topic, value, key=key.encode(), headers=[(name, text.encode()) for name, text in headers]
-        )
-
-    async def _ready_producer(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            async with self._starting:
-                if self._producer is None:
-                    self._producer = await open_producer(self._settings, self._instance)
-        return self._producer
-
-    async def _replay_for_ever(self) -> None:
-        while True:
-            await self._something_waits.wait()
-            self._something_waits.clear()
-            while not await self._replay_what_waits():
-                await elapse(self._settings.bus.look_after)
-
-    async def _replay_what_waits(self) -> bool:
-        """Publish what waits, in order; whether nothing is left."""
-        pause = _ONE_SECOND / self._settings.bus.replay_per_second
-        loop = asyncio.get_running_loop()
-        while True:
-            events = await self.outbox.oldest(self._settings.bus.replay_batch)
-            for event in events:
-                not_before = loop.time() + pause.total_seconds()
-                if not await self._replay(event):
-                    return False
-                await elapse(max(timedelta(seconds=not_before - loop.time()), timedelta(0)))
-            if not events:
-                return len(self.outbox) == 0
-
-    async def _replay(self, event: Waiting) -> bool:
-        try:
-            with self.breaker.call():
-                await self._send(event.topic, event.key, event.value, event.headers)
-        except (KafkaError, CircuitOpenError):
-            return False
-        self.replayed += 1
-        return await self.outbox.remove([event])
 
     def metrics(self) -> dict[str, Any]:
         """What a health or metrics endpoint tells of it; JSON values."""
         return {
             "breaker": self.breaker.metrics(),
-            "outbox": {"waiting": len(self.outbox), "in_file": self.outbox.in_file, "replayed": self.replayed},
+            "outbox": {
+                "waiting": len(self.outbox),
+                "in_file": self.outbox.in_file,
+                "replayed": self.replayed,
+                "settled": self._replay.settled,
+                "refused": self.outbox.refused,
+            },
         }
 
     def trouble(self) -> list[str]:
@@ -251,39 +265,3 @@ class Publisher:
         if len(self.outbox):
             reasons.append(f"the event bus: {len(self.outbox)} events wait in the outbox")
         return reasons
-
-
-async def open_producer(settings: Settings, client_id: str, **more: Any) -> AIOKafkaProducer:
-    """Connect to Kafka as everything that publishes here does: what is acknowledged is on all replicas in sync.
-
-    Args:
-        settings: Of all services.
-        client_id: How the brokers call it in their logs.
-        more: Further arguments of ``AIOKafkaProducer``.
-
-    Returns:
-        The producer, which the caller stops.
-
-    Raises:
-        KafkaError: Kafka is away.
-    """
-    bus = settings.bus
-    producer = AIOKafkaProducer(
-        bootstrap_servers=settings.bootstrap_servers,
-        client_id=client_id,
-        acks="all",
-        request_timeout_ms=_milliseconds(bus.request_timeout),
-        retry_backoff_ms=_milliseconds(bus.retry_backoff),
-        linger_ms=_milliseconds(bus.linger),
-        **more,
-    )
-    try:
-        await producer.start()
-    except BaseException:
-        await producer.stop()
-        raise
-    return producer
-
-
-def _milliseconds(duration: timedelta) -> int:
-    return round(duration / timedelta(milliseconds=1))

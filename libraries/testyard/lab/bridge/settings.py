@@ -39,6 +39,7 @@ class BusSettings(Section):
         request_timeout: How long the bus may take until a publication has failed.
         retry_backoff: How long a client waits before it asks a broker again.
         linger: How long a record waits for others to travel with.
+        at_a_time: How many publications of a process are under way; the next one waits, or fails with the others.
         breaker: When nobody waits any more for the bus.
         replay_per_second: How many events that waited are published in a second, when the bus is back.
         replay_batch: How many of them are read from the outbox at a time.
@@ -48,6 +49,7 @@ class BusSettings(Section):
     request_timeout: Positive = timedelta(seconds=30)
     retry_backoff: Positive = timedelta(milliseconds=100)
     linger: timedelta = timedelta(0)
+    at_a_time: int = Field(default=100, ge=1)
     breaker: BreakerSettings = BreakerSettings(failures=5, open_for=timedelta(seconds=30), successes=3)
     replay_per_second: int = Field(default=100, ge=1)
     replay_batch: int = Field(default=100, ge=1)
@@ -99,8 +101,6 @@ class ConsumerSettings(Section):
         group: The consumer group.
         poll_records: Records of one poll, at most.
         poll: How long a poll waits for the first record.
-        fetch_wait: How long a broker may wait for a record before it answers that there is none; the mock brokers wait
-            for so long also when one comes meanwhile.
         fetch_wait: How long a broker that has nothing new keeps a request until it answers.
         session_timeout: After so long without a heartbeat a member has left.
         heartbeat: How often it says that it is there.
@@ -112,7 +112,6 @@ class ConsumerSettings(Section):
     group: str
     poll_records: int = Field(default=100, ge=1)
     poll: Positive = timedelta(seconds=1)
-    fetch_wait: Positive = timedelta(milliseconds=20)
     fetch_wait: Positive = timedelta(milliseconds=500)
     session_timeout: Positive = timedelta(seconds=45)
     heartbeat: Positive = timedelta(seconds=15)
@@ -129,7 +128,6 @@ class StampingSettings(Section):
         hashes_per_minute: How many times it may have something hashed.
         largest_batch: How many files may be stamped at once.
         hash_threads: How many threads hash large files.
-        cached_stamps: How many stamps are remembered beside the table.
     """
 
     requests_per_minute: int = Field(default=1000, ge=1)
@@ -194,7 +192,7 @@ class Settings(Section):
         outbox_directory: Where events wait when neither Kafka nor PostgreSQL is there.
     """
 
-    environment: str = Field(default="dev", pattern="^[a-z0-9][a-z0-9_-]*$")
+    environment: str = Field(default="dev", pattern="^[a-z0-9][a-z0-9_-]*$", max_length=100)
     region: str | None = None
     bootstrap_servers: str = "localhost:9092"
     outbox_directory: Path = Path("outbox")

@@ -1,7 +1,8 @@
 """What a batch of events says about workflows: one line for each workflow, whatever order its events came in.
 
 Events of one workflow come over several topics, between which there is no order: the end may be read before the
-start.
+start. A workflow that was resumed after a crash may even end twice, as the crash may have come between its end and
+the row that tells of it: the first end is the one that counts.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from pydantic import ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from testyard.lab.bridge.envelope import Envelope
 from testyard.lab.bridge.events import StateTransition, WorkflowEnded, WorkflowStarted, WorkflowState
@@ -25,12 +26,32 @@ CONSUMED: Final = (
     Route.WORKFLOW_FAILED,
 )
 FINAL: Final = frozenset({WorkflowState.COMPLETED, WorkflowState.FAILED})
+
+LONGEST_NAME: Final = 255
+"""Characters of a namespace or a workflow's type: they stand in an index, which refuses what is much longer."""
+MOST_ITEMS: Final = 2**31 - 1
+"""Of one workflow, so that the totals of a namespace have room for four thousand million of them."""
+
+REQUEST: Final = "request"
+"""Where the metadata of a row has what the workflow was asked to do."""
+
 _RANKS: Final = {WorkflowState.PENDING: 0, WorkflowState.PROCESSING: 1}
 _LAST_RANK: Final = 2
 
 
 class NotReducibleError(ValueError):
     """An event says nothing that can be understood; the database adapter dead-letters it."""
+
+
+class _WorkflowTransition(BaseModel):
+    """What a transition of a workflow tells beside its state."""
+
+    model_config = ConfigDict(frozen=True)
+
+    workflow_type: str
+    namespace: str
+    items: int = 1
+    started_at: AwareDatetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +69,8 @@ class Execution:
         completed_at: When it ended.
         execution_time_ms: How long it took, in milliseconds.
         error_message: Why it failed.
-        metadata: The request, and who runs it.
+        metadata: The environment, what the start says (the request, and which instance took it on) and what the
+            end says (the result, and which instance told it).
     """
 
     workflow_id: UUID
@@ -63,12 +85,22 @@ class Execution:
     error_message: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the workflow has ended."""
+        return self.state in FINAL
+
     def joined_with(self, other: Execution) -> Execution:
-        """What both know together; the one whose state is further wins."""
-        further, nearer = (other, self) if _rank(other.state) > _rank(self.state) else (self, other)
+        """What both know together: the state that is further wins, of two ends the first one."""
+        winner, loser = (other, self) if other._goes_before(self) else (self, other)
         return replace(
-            further, items=max(further.items, nearer.items), metadata={**nearer.metadata, **further.metadata}
+            winner, items=max(winner.items, loser.items), metadata={**loser.metadata, **winner.metadata}
         )
+
+    def _goes_before(self, other: Execution) -> bool:
+        if self.completed_at is not None and other.completed_at is not None:
+            return (self.completed_at, self.state.value) < (other.completed_at, other.state.value)
+        return _rank(self.state) > _rank(other.state)
 
 
 def _rank(state: WorkflowState) -> int:
@@ -98,62 +130,89 @@ def execution_of(route: Route, envelope: Envelope) -> Execution | None:
         The workflow; None when it is about something else.
 
     Raises:
-        NotReducibleError: The payload is not one of this route, or there is no correlation id.
+        NotReducibleError: The payload is not one of this route, there is no correlation id, or no row can hold it.
     """
     if envelope.correlation_id is None:
         message = f"The event {envelope.event_id} has no correlation_id."
         raise NotReducibleError(message)
-    origin = {"environment": envelope.environment, "instance": envelope.source_instance}
     try:
-        match route:
-            case Route.WORKFLOW_STARTED:
-                started = WorkflowStarted.model_validate(envelope.payload)
-                return Execution(
-                    started.workflow_id,
-                    envelope.correlation_id,
-                    started.workflow_type,
-                    WorkflowState.PENDING,
-                    started.namespace,
-                    started.items,
-                    started.started_at,
-                    metadata={**origin, "items": started.items, "request": started.request},
-                )
-            case Route.STATE_TRANSITION:
-                return _of_transition(StateTransition.model_validate(envelope.payload), envelope, origin)
-            case _:
-                ended = WorkflowEnded.model_validate(envelope.payload)
-                return Execution(
-                    ended.workflow_id,
-                    envelope.correlation_id,
-                    ended.workflow_type,
-                    WorkflowState.FAILED if route is Route.WORKFLOW_FAILED else WorkflowState.COMPLETED,
-                    ended.namespace,
-                    ended.items,
-                    ended.started_at,
-                    ended.completed_at,
-                    ended.execution_time_ms,
-                    ended.error_message,
-                    {**origin, "items": ended.items, "result": ended.result},
-                )
-    except (ValidationError, KeyError, ValueError) as problem:
+        execution = _execution_of(route, envelope, envelope.correlation_id)
+    except ValueError as problem:
         message = f"The event {envelope.event_id} is no {route.event_type}: {problem}"
         raise NotReducibleError(message) from None
+    if execution is not None:
+        _check(envelope, execution)
+    return execution
 
 
-def _of_transition(transition: StateTransition, envelope: Envelope, origin: dict[str, Any]) -> Execution | None:
+def _execution_of(route: Route, envelope: Envelope, correlation_id: UUID) -> Execution | None:
+    environment = {"environment": envelope.environment}
+    match route:
+        case Route.WORKFLOW_STARTED:
+            started = WorkflowStarted.model_validate(envelope.payload)
+            request = {REQUEST: started.request, "instance": envelope.source_instance}
+            return Execution(
+                started.workflow_id,
+                correlation_id,
+                started.workflow_type,
+                WorkflowState.PENDING,
+                started.namespace,
+                started.items,
+                started.started_at,
+                metadata={**environment, "items": started.items, **request},
+            )
+        case Route.STATE_TRANSITION:
+            return _of_transition(StateTransition.model_validate(envelope.payload), correlation_id, environment)
+        case Route.WORKFLOW_COMPLETED | Route.WORKFLOW_FAILED:
+            ended = WorkflowEnded.model_validate(envelope.payload)
+            result = {"result": ended.result, "ended_by": envelope.source_instance}
+            return Execution(
+                ended.workflow_id,
+                correlation_id,
+                ended.workflow_type,
+                WorkflowState.FAILED if route is Route.WORKFLOW_FAILED else WorkflowState.COMPLETED,
+                ended.namespace,
+                ended.items,
+                ended.started_at,
+                ended.completed_at,
+                ended.execution_time_ms,
+                ended.error_message,
+                {**environment, "items": ended.items, **result},
+            )
+        case _:
+            return None
+
+
+def _of_transition(
+    transition: StateTransition, correlation_id: UUID, environment: dict[str, Any]
+) -> Execution | None:
+    if transition.entity_type != "workflow":
+        return None
     state = WorkflowState(transition.to_state)
-    if transition.entity_type != "workflow" or state in FINAL:
+    if state in FINAL:
         # The end is told by an event of its own, which says more.
         return None
-    assert envelope.correlation_id is not None
-    told = transition.transition_data
+    told = _WorkflowTransition.model_validate(transition.transition_data)
     return Execution(
         UUID(transition.entity_id),
-        envelope.correlation_id,
-        told["workflow_type"],
+        correlation_id,
+        told.workflow_type,
         state,
-        told["namespace"],
-        int(told.get("items", 1)),
-        datetime.fromisoformat(told["started_at"]),
-        metadata=origin,
+        told.namespace,
+        told.items,
+        told.started_at,
+        metadata=environment,
     )
+
+
+def _check(envelope: Envelope, execution: Execution) -> None:
+    problem = None
+    if max(len(execution.namespace), len(execution.workflow_type)) > LONGEST_NAME:
+        problem = f"a namespace or workflow_type is longer than {LONGEST_NAME} characters"
+    elif not 0 <= execution.items <= MOST_ITEMS:
+        problem = f"{execution.items} items are not from 0 to {MOST_ITEMS}"
+    elif execution.completed_at is not None and execution.completed_at < execution.started_at:
+        problem = "the workflow has ended before it started"
+    if problem is not None:
+        message = f"The event {envelope.event_id} cannot be kept: {problem}."
+        raise NotReducibleError(message)

@@ -21,7 +21,8 @@ router = APIRouter()
 @router.get("/metrics")
 async def metrics(request: Request) -> dict[str, Any]:
     """How much was reduced."""
-    return {**request.app.state.reducer.counts, "publisher": request.app.state.node.publisher.metrics()}
+    reducer: Reducer = request.app.state.reducer
+    return reducer.metrics()
 
 
 def create_app(settings: Settings, secrets: Secrets) -> FastAPI:
@@ -38,7 +39,7 @@ def create_app(settings: Settings, secrets: Secrets) -> FastAPI:
             node = await stack.enter_async_context(open_node(SERVICE, settings, secrets))
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             application.state.node = node
-            application.state.reducer = Reducer(node)
+            application.state.reducer = Reducer(node, secrets.signing_key)
             reducing = tasks.create_task(application.state.reducer.run())
             stack.callback(reducing.cancel)
             yield

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
+from uuid import UUID, uuid5
 
+import psycopg
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from testyard.lab.bridge.breaker import CircuitOpenError
-from testyard.lab.bridge.envelope import Envelope
+from testyard.lab.bridge.envelope import Envelope, SigningError, SigningKey
 from testyard.lab.bridge.events import StateAggregationCompleted, StateTransition
 from testyard.lab.bridge.node import Node
+from testyard.lab.bridge.outage import Outage
 from testyard.lab.bridge.reducer.aggregation import CONSUMED, Execution, NotReducibleError, aggregate, execution_of
-from testyard.lab.bridge.reducer.store import Offsets, Totals, persist, read_offsets
+from testyard.lab.bridge.reducer.store import ACTIVE, Offsets, Totals, persist, read_offsets, read_totals
 from testyard.lab.bridge.topics import Route
-from testyard.lab.database import DatabaseUnavailableError
+from testyard.lab.database import DATABASE_TROUBLE
 from testyard.lab.waiting import Backoff, elapse
 
 Value = TypeVar("Value")
 
 Batch = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 
-_AWAY: Final = (DatabaseUnavailableError, CircuitOpenError)
+COUNTED: Final = ("events", "workflows", "not_understood", "refused")
+STOPS_WITHIN: Final = timedelta(seconds=1)
+"""How long leaving the consumer group may take; the brokers may be away."""
+
+_AWAY: Final = (*DATABASE_TROUBLE, CircuitOpenError)
+_REFUSED: Final = (psycopg.DataError, psycopg.IntegrityError)
 _FOR_EVER_MS: Final = 2**31 - 1
 
 _log = logging.getLogger(__name__)
@@ -39,36 +48,43 @@ class Reducer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
 
     Args:
         node: The tables, and publishes what was aggregated.
+        signing_key: Envelopes must be signed with it; None: they need not be.
 
     Attributes:
-        counts: Events and workflows, persisted and not understood.
+        counts: Events that were read, workflows that were counted, events that were not understood, and those that
+            the tables refuse.
     """
 
-    def __init__(self, node: Node) -> None:
-        self.counts: Counter[str] = Counter()
+    def __init__(self, node: Node, signing_key: SigningKey | None = None) -> None:
+        self.counts = Counter(dict.fromkeys(COUNTED, 0))
         self._node = node
+        self._signing_key = signing_key
         self._settings = node.settings.reducer
         self._routes = {route.topic(node.settings.environment): route for route in CONSUMED}
-        self._consumer: AIOKafkaConsumer | None = None
+        self._kafka = Outage("Kafka")
+        self._database = Outage("the database")
+        # Since partitions were assigned last, nobody has looked where to go on.
+        self._must_seek = False
+        node.degraded_for.append(self._kafka.reasons)
+        node.unhealthy_for.append(self._database.reasons)
 
     async def run(self) -> None:
         """Reduce until cancelled, whatever is away meanwhile."""
+        await self._tell_again()
         backoff = Backoff()
         while True:
             consumer = self._new_consumer()
             try:
                 await consumer.start()
-                self._consumer = consumer
+                self._kafka.is_over()
                 backoff.reset()
                 consumer.subscribe(list(self._routes), listener=self)
                 while True:
-                    await self._reduce(consumer, await self._next(consumer))
+                    await self._reduce_next(consumer)
             except KafkaError as problem:
-                _log.warning("Kafka: %s", problem)
+                self._kafka.goes_on(repr(problem))
             finally:
-                self._consumer = None
-                with suppress(KafkaError):
-                    await consumer.stop()
+                await _stop(consumer)
             await elapse(backoff.next())
 
     def _new_consumer(self) -> AIOKafkaConsumer:
@@ -92,67 +108,101 @@ class Reducer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         """Nothing: a batch is persisted with its offsets, or not at all."""
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """Go on where the tables say, which is never behind what was committed to the bus."""
-        consumer = self._consumer
-        known = await self._when_the_database_is_there(lambda: read_offsets(self._node.pool, list(self._routes)))
-        for partition in assigned:
-            offset = known.get((partition.topic, partition.partition))
-            if consumer is not None and offset is not None:
-                consumer.seek(partition, offset)
+        """Remember to look where to go on; the consumer could not be stopped while this waited for the tables."""
+        self._must_seek = True
 
-    async def _next(self, consumer: AIOKafkaConsumer) -> Batch:
+    async def _reduce_next(self, consumer: AIOKafkaConsumer) -> None:
         batch: Batch = await consumer.getmany(
             timeout_ms=_milliseconds(self._settings.poll), max_records=self._settings.poll_records
         )
-        return batch
+        if self._must_seek:
+            self._must_seek = False
+            await self._go_on_where_the_tables_say(consumer)
+        elif batch:
+            await self._reduce(consumer, batch)
+
+    async def _go_on_where_the_tables_say(self, consumer: AIOKafkaConsumer) -> None:
+        known = await self._when_the_database_is_there(lambda: read_offsets(self._node.pool, list(self._routes)))
+        for partition in consumer.assignment():
+            consumer.seek(partition, known.get((partition.topic, partition.partition), 0))
 
     async def _reduce(self, consumer: AIOKafkaConsumer, batch: Batch) -> None:
-        if not batch:
-            return
-        told = (self._read(self._routes[it.topic], record) for it, records in batch.items() for record in records)
-        executions = aggregate(it for it in told if it is not None)
-        offsets = {(it.topic, it.partition): records[-1].offset + 1 for it, records in batch.items()}
-        totals = await self._persist(executions, offsets)
-        self.counts["events"] += sum(map(len, batch.values()))
-        await consumer.commit({it: records[-1].offset + 1 for it, records in batch.items()})
+        read = [self._read(self._routes[it.topic], record) for it, records in batch.items() for record in records]
+        ends = {it: records[-1].offset + 1 for it, records in batch.items()}
+        totals = await self._persist(
+            [it for it in read if it is not None], {(it.topic, it.partition): end for it, end in ends.items()}
+        )
+        self.counts["events"] += len(read)
+        self.counts["workflows"] += sum(total.workflows for total in totals)
         for total in totals:
-            self.counts["workflows"] += total.workflows
             await self._tell(total)
+        # Only for those who look at the group's lag: the tables say where to go on.
+        with suppress(KafkaError):
+            await consumer.commit(ends)
 
     def _read(self, route: Route, record: ConsumerRecord) -> Execution | None:
         try:
-            return execution_of(route, Envelope.model_validate_json(record.value or b""))
-        except (ValidationError, NotReducibleError):
+            envelope = Envelope.model_validate_json(record.value or b"")
+            if self._signing_key is not None:
+                envelope.verify(self._signing_key)
+            return execution_of(route, envelope)
+        except (ValidationError, SigningError, NotReducibleError):
             # The database adapter reads the same topics and dead-letters what cannot be understood.
             self.counts["not_understood"] += 1
             return None
 
-    async def _persist(self, executions: list[Execution], offsets: Offsets) -> list[Totals]:
-        return await self._when_the_database_is_there(
-            lambda: persist(self._node.pool, self._node.settings.environment, executions, offsets)
-        )
+    async def _persist(self, told: Sequence[Execution], offsets: Offsets) -> list[Totals]:
+        """Persist what a batch says, without the events that the tables refuse."""
+        environment = self._node.settings.environment
+        try:
+            return await self._when_the_database_is_there(
+                lambda: persist(self._node.pool, environment, aggregate(told), offsets)
+            )
+        except _REFUSED as problem:
+            if not told:
+                raise
+            if len(told) == 1:
+                _log.warning("the tables refuse an event of the workflow %s: %s", told[0].workflow_id, problem)
+                self.counts["refused"] += 1
+                return await self._persist([], offsets)
+        # The offsets go with the last part: until then, all of it is read again after a crash.
+        half = len(told) // 2
+        return await self._persist(told[:half], {}) + await self._persist(told[half:], offsets)
 
     async def _when_the_database_is_there(self, work: Callable[[], Awaitable[Value]]) -> Value:
         backoff = Backoff()
         while True:
             try:
-                with self._node.database_breaker.call():
-                    return await work()
+                with self._node.database_breaker.call(*_REFUSED):
+                    done = await work()
+            except _REFUSED:
+                raise
             except _AWAY as problem:
-                _log.warning("the database is away: %s", problem)
+                self._database.goes_on(problem)
+            else:
+                self._database.is_over()
+                return done
             await elapse(backoff.next())
 
+    async def _tell_again(self) -> None:
+        """Tell the totals as they are: a crash may have come between the last ones and their publication.
+
+        The events have the ids that they had, so that who has stored them stores them once.
+        """
+        environment = self._node.settings.environment
+        totals = await self._when_the_database_is_there(lambda: read_totals(self._node.pool, environment))
+        await asyncio.gather(*(self._tell(total) for total in totals))
+
     async def _tell(self, total: Totals) -> None:
-        publisher = self._node.publisher
         if total.is_new:
             first = StateTransition(
                 entity_id=str(total.bridge_id),
                 entity_type="bridge",
-                to_state="ACTIVE",
+                to_state=ACTIVE,
                 transition_event="first_aggregation",
                 transition_data={"namespace": total.namespace},
             )
-            await publisher.publish(Route.REDUCER_STATE_TRANSITION, first, partition_key=str(total.bridge_id))
+            await self._publish(Route.REDUCER_STATE_TRANSITION, first, total.bridge_id, ACTIVE)
         completed = StateAggregationCompleted(
             bridge_id=total.bridge_id,
             namespace=total.namespace,
@@ -161,7 +211,28 @@ class Reducer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             total_workflows_processed=total.total_workflows,
             total_items_aggregated=total.total_items,
         )
-        await publisher.publish(Route.STATE_AGGREGATION_COMPLETED, completed, partition_key=str(total.bridge_id))
+        # Every aggregation has added something, so the total tells it from all others.
+        what = f"total {total.total_workflows}"
+        await self._publish(Route.STATE_AGGREGATION_COMPLETED, completed, total.bridge_id, what)
+
+    async def _publish(self, route: Route, payload: BaseModel, bridge_id: UUID, what: str) -> None:
+        try:
+            await self._node.publisher.publish(
+                route, payload, partition_key=str(bridge_id), event_id=uuid5(bridge_id, what)
+            )
+        except (KafkaError, OSError) as problem:
+            # It is in the tables; the next aggregation, or the next start, tells it.
+            _log.error("an aggregation could not be told: %s", problem)
+
+    def metrics(self) -> dict[str, Any]:
+        """What ``/metrics`` tells; JSON values."""
+        return {**self.counts, "publisher": self._node.publisher.metrics()}
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    with suppress(KafkaError, TimeoutError):
+        async with asyncio.timeout(STOPS_WITHIN.total_seconds()):
+            await consumer.stop()
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -1,0 +1,157 @@
+"""The adapter: consumes whatever is away meanwhile, and tells how it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Any, Final
+
+from aiokafka.errors import KafkaError
+
+from testyard.lab.bridge.adapter.consuming import Consumption, new_consumer
+from testyard.lab.bridge.adapter.dead_letters import DeadLetters
+from testyard.lab.bridge.adapter.figures import Figures
+from testyard.lab.bridge.adapter.reading import Reader
+from testyard.lab.bridge.adapter.store import Store
+from testyard.lab.bridge.breaker import BreakerState
+from testyard.lab.bridge.envelope import SigningKey
+from testyard.lab.bridge.node import Node
+from testyard.lab.waiting import Backoff, elapse, happens
+
+POOL_IN_USE: Final = 0.8
+"""The share of the connections from which on the adapter is degraded (contract page "event-bus", 3.5)."""
+FINISHES_WITHIN: Final = timedelta(seconds=2)
+"""How long what was read may take to be stored and committed at the end."""
+CANCELLED_AGAIN_AFTER: Final = timedelta(milliseconds=200)
+ADOPTION_SHARE: Final = 0.1
+"""How much of the time may go into looking for steps whose workflow is there by now."""
+
+_log = logging.getLogger(__name__)
+
+
+class Adapter:
+    """Stores the events of one environment.
+
+    Args:
+        node: Its tables and settings.
+        signing_key: Envelopes must be signed with it; None: they need not be.
+        more_topics: Read, too, although no service publishes to them; everything in them is dead-lettered.
+
+    Attributes:
+        figures: What was done.
+    """
+
+    def __init__(self, node: Node, signing_key: SigningKey | None = None, more_topics: Sequence[str] = ()) -> None:
+        settings = node.settings
+        self.figures = Figures()
+        self._node = node
+        self._reader = Reader(settings.environment, signing_key)
+        self._topics = [*self._reader.topics, *more_topics]
+        self._store = Store(node.pool, node.database_breaker, settings.adapter, self.figures)
+        self._dead_letters = DeadLetters(settings, node.instance)
+        self._consumption: Consumption | None = None
+        self._kafka_trouble: str | None = "not connected yet"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Work for the length of a block; at its end what was read is stored and committed, if it is soon done."""
+        self._node.degraded_for.append(self.trouble)
+        self._node.unhealthy_for.append(self.failures)
+        async with asyncio.TaskGroup() as tasks:
+            working = [
+                tasks.create_task(self._consume_for_ever(), name="consume"),
+                tasks.create_task(self._adopt_for_ever(), name="adopt"),
+            ]
+            try:
+                yield
+                if self._consumption is not None:
+                    await self._consumption.finish(FINISHES_WITHIN)
+            finally:
+                await _cancel(working)
+                await self._dead_letters.stop()
+
+    async def _consume_for_ever(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                await self._consume(backoff)
+            except* KafkaError as problems:
+                self._kafka_trouble = "; ".join(repr(problem) for problem in problems.exceptions)
+                _log.warning("Kafka: %s", self._kafka_trouble)
+            await elapse(backoff.next())
+
+    async def _consume(self, backoff: Backoff) -> None:
+        settings = self._node.settings
+        consumer = new_consumer(settings, self._node.instance)
+        try:
+            await consumer.start()
+            self._kafka_trouble = None
+            backoff.reset()
+            self._consumption = Consumption(
+                consumer,
+                settings.adapter,
+                self._topics,
+                reader=self._reader,
+                store=self._store,
+                dead_letters=self._dead_letters,
+                figures=self.figures,
+            )
+            await self._consumption.run()
+        finally:
+            self._consumption = None
+            with suppress(KafkaError):
+                await consumer.stop()
+
+    async def _adopt_for_ever(self) -> None:
+        """Look after every poll, but not all the time: many steps may wait for a workflow that never comes."""
+        while True:
+            began = time.monotonic()
+            await self._store.adopt()
+            took = timedelta(seconds=time.monotonic() - began)
+            await elapse(took * (1 / ADOPTION_SHARE - 1))
+            await happens(self._store.has_stored, self._node.settings.adapter.poll)
+            self._store.has_stored.clear()
+
+    def trouble(self) -> list[str]:
+        """Why the adapter is degraded; nothing when it is not."""
+        reasons = []
+        if self._kafka_trouble is not None:
+            reasons.append(f"Kafka: {self._kafka_trouble}")
+        if self._dead_letters.trouble is not None:
+            reasons.append(f"dead letters: {self._dead_letters.trouble}")
+        in_use = self._connections_in_use()
+        if in_use > POOL_IN_USE:
+            reasons.append(f"the database: {in_use:.0%} of the connections are in use")
+        return reasons
+
+    def failures(self) -> list[str]:
+        """Why the adapter cannot store anything; nothing when it can."""
+        reasons = []
+        if self._store.trouble is not None:
+            reasons.append(f"the database: {self._store.trouble}")
+        elif self._node.database_breaker.state is BreakerState.OPEN:
+            reasons.append("the database: its circuit breaker is open")
+        return reasons
+
+    def _connections_in_use(self) -> float:
+        stats = self._node.pool.get_stats()
+        return (stats["pool_size"] - stats["pool_available"]) / stats["pool_max"]
+
+    def metrics(self) -> dict[str, Any]:
+        """What ``/metrics`` tells; JSON values."""
+        return {
+            **self.figures.metrics(),
+            "partitions": {} if self._consumption is None else self._consumption.partitions(),
+        }
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: Python 3.11 loses a cancellation that comes together with an answer."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=CANCELLED_AGAIN_AFTER.total_seconds())

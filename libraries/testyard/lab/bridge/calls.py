@@ -1,0 +1,119 @@
+"""How one service calls another: where it is, how long it may take, and what went wrong when it did."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+from testyard.lab.bridge.discovery.client import DiscoveryClient, NobodyPassesError
+from testyard.lab.bridge.settings import DiscoverySettings
+
+MOST_CONNECTIONS: Final = 100
+
+
+class UnreachableError(Exception):
+    """Nobody answers, or there is nobody to ask."""
+
+
+class RefusalError(Exception):
+    """The service has answered that it will not, or cannot.
+
+    Attributes:
+        status: The HTTP status.
+        body: The answer; None when it is not JSON.
+    """
+
+    def __init__(self, status: int, body: Any) -> None:
+        super().__init__(f"answered {status}")
+        self.status = status
+        self.body = body
+
+
+class ServiceCalls:
+    """Calls one service, wherever it is.
+
+    Args:
+        discovery: Where services are.
+        service: Which one, as discovery names it.
+        url: Where it is, if that is known.
+        timeout: How long one call may take.
+    """
+
+    def __init__(self, discovery: DiscoverySettings, service: str, *, url: str | None, timeout: timedelta) -> None:
+        self._discovery = None if url is not None else DiscoveryClient(discovery)
+        self._service = service
+        self._url = url
+        self._timeout = timeout
+        self._http = httpx.AsyncClient(
+            timeout=timeout.total_seconds(),
+            trust_env=False,
+            limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_CONNECTIONS),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+        if self._discovery is not None:
+            await self._discovery.__aexit__(kind, problem, trace)
+
+    async def call(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any
+    ) -> Any:
+        """Call the service once.
+
+        Args:
+            method: HTTP method.
+            path: With its leading slash.
+            headers: Of the request.
+            options: As httpx takes them.
+
+        Returns:
+            The JSON of its answer.
+
+        Raises:
+            TimeoutError: It took too long.
+            UnreachableError: It does not answer, or not in JSON.
+            RefusalError: It answers with a status of 400 or more.
+        """
+        try:
+            async with asyncio.timeout(self._timeout.total_seconds()):
+                url = await self._address()
+                response = await self._http.request(method, f"{url}{path}", headers=headers, **options)
+        except httpx.TimeoutException as problem:
+            raise TimeoutError(f"{self._service} did not answer in time") from problem
+        except httpx.HTTPError as problem:
+            # It may be somewhere else by now.
+            if self._discovery is not None:
+                self._discovery.forget(self._service)
+            raise UnreachableError(
+                f"{self._service} does not answer: {problem or type(problem).__name__}"
+            ) from problem
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if response.status_code >= 400:
+            raise RefusalError(response.status_code, body)
+        if body is None:
+            raise UnreachableError(f"what answers for {self._service} does not speak JSON")
+        return body
+
+    async def _address(self) -> str:
+        if self._discovery is None:
+            return self._url or ""
+        try:
+            located = await self._discovery.locate(self._service)
+        except NobodyPassesError as problem:
+            raise UnreachableError(str(problem)) from problem
+        if located is None:
+            raise UnreachableError(f"nobody knows where {self._service} is")
+        return located.url

@@ -1,0 +1,151 @@
+"""How events that wait are published when the bus is back: in order, and no faster than the bus is to be asked.
+
+Events of one key keep their order. One whose publication fails holds up only those with its own key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+from typing import Final
+
+from aiokafka.errors import KafkaError
+
+from testyard.lab.bridge.breaker import CircuitBreaker, CircuitOpenError
+from testyard.lab.bridge.bus import REFUSED, Answer, Bus, UnansweredError
+from testyard.lab.bridge.outbox import Outbox
+from testyard.lab.bridge.outbox_file import Waiting
+from testyard.lab.bridge.settings import BusSettings
+from testyard.lab.waiting import elapse
+
+SHORTEST_WAIT: Final = timedelta(milliseconds=20)
+
+logger = logging.getLogger(__name__)
+
+
+class Pace:
+    """Lets something happen at most so often, evenly; what came a little late is made up for.
+
+    Args:
+        per_second: How often.
+    """
+
+    def __init__(self, per_second: int) -> None:
+        self._interval = 1 / per_second
+        self._made_up_for = per_second // 20 * self._interval
+        self._next = 0.0
+
+    async def next(self) -> None:
+        """Wait until it may happen again."""
+        now = asyncio.get_running_loop().time()
+        at = max(self._next, now - self._made_up_for)
+        self._next = at + self._interval
+        if at > now:
+            await elapse(timedelta(seconds=at - now))
+
+
+class Replay:
+    """Publishes what waits in an outbox.
+
+    Args:
+        outbox: Where events wait.
+        bus: Where they go.
+        breaker: When nobody waits any more for the bus.
+        settings: How fast, and how often it is tried.
+
+    Attributes:
+        published: How many were.
+        settled: How many had been published after all: the bus had only not said so in time.
+    """
+
+    def __init__(self, outbox: Outbox, bus: Bus, breaker: CircuitBreaker, settings: BusSettings) -> None:
+        self.published = 0
+        self.settled = 0
+        self._outbox = outbox
+        self._bus = bus
+        self._breaker = breaker
+        self._settings = settings
+        self._pace = Pace(settings.replay_per_second)
+        self._something_waits = asyncio.Event()
+        self._something_waits.set()
+        self._unanswered: dict[int, Answer] = {}
+
+    def expect(self, event: Waiting, answer: Answer | None) -> None:
+        """Tell that an event is about to be put into the outbox.
+
+        Args:
+            event: The event.
+            answer: What a producer will tell of it, which is still trying; None when there is none.
+        """
+        if answer is not None:
+            self._unanswered[event.position] = answer
+        self._something_waits.set()
+
+    async def run(self) -> None:
+        """Publish what waits, and what will, until this is cancelled."""
+        while True:
+            await self._something_waits.wait()
+            self._something_waits.clear()
+            while (wait := await self._publish_what_waits()) is not None:
+                # Whatever comes meanwhile is found then.
+                await elapse(wait)
+
+    async def _publish_what_waits(self) -> timedelta | None:
+        """Publish what can be now; when to try again, or None when nothing is left."""
+        try:
+            while events := await self._outbox.oldest(self._settings.replay_batch):
+                if not await self._publish_all(events):
+                    return self._settings.look_after
+        except CircuitOpenError as problem:
+            return min(max(problem.retry_after, SHORTEST_WAIT), self._settings.look_after)
+        except Exception:
+            # A disk that is full, a table that is not there: what waits is not lost, and somebody will mend it.
+            logger.exception("what waits in the outbox cannot be published")
+            return self._settings.look_after
+        return self._settings.look_after if len(self._outbox) else None
+
+    async def _publish_all(self, events: list[Waiting]) -> bool:
+        """Publish some events; whether any was."""
+        failed: set[str] = set()
+        published = False
+        for event in events:
+            if event.key not in failed:
+                if await self._publish(event):
+                    published = True
+                else:
+                    failed.add(event.key)
+        return published
+
+    async def _publish(self, event: Waiting) -> bool:
+        """Publish one event; whether it need not wait any more.
+
+        Raises:
+            CircuitOpenError: The bus is known to be away.
+        """
+        answer = self._unanswered.get(event.position)
+        if answer is not None and not answer.done():
+            return False
+        # Also after a late answer: the events that a producer had kept all came at once.
+        await self._pace.next()
+        if answer is not None:
+            del self._unanswered[event.position]
+            if not answer.cancelled() and answer.exception() is None:
+                self.settled += 1
+                await self._outbox.remove([event])
+                return True
+        try:
+            with self._breaker.call(*REFUSED):
+                await self._bus.send(event.topic, event.key, event.value, event.headers)
+        except REFUSED as problem:
+            logger.error("%s refuses the event at %s for good: %s", event.topic, event.position, problem)
+            await self._outbox.refuse(event, str(problem))
+            return True
+        except UnansweredError as problem:
+            self._unanswered[event.position] = problem.answer
+            return False
+        except KafkaError:
+            return False
+        self.published += 1
+        await self._outbox.remove([event])
+        return True

@@ -1,0 +1,43 @@
+"""How long it takes to add and check a million events, and how much memory."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from ledger_load import DEFECTS
+
+EVENTS = 1_000_000
+MOST_SECONDS = 5
+MOST_MEGABYTES = 500
+LOAD = Path(__file__).parent / "ledger_load.py"
+
+
+def test_a_million_events(report: Callable[[str], None]) -> None:
+    """In a process of its own; seconds of computing, as a busy machine makes nothing heavier."""
+    command = [sys.executable, str(LOAD), str(EVENTS)]
+    output = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    measured = json.loads(output)
+    report(
+        f"{EVENTS} events, {measured['happenings']} happenings: added in {measured['adding']:.1f} s and checked in "
+        f"{measured['checking']:.1f} s ({measured['computing']:.1f} s of computing), at most "
+        f"{measured['peak_megabytes']:.0f} MB; delay p99 {measured['delay_ms']:.1f} ms, during a fault "
+        f"{measured['in_fault_ms']:.1f} ms; {measured['rate']:.0f} events stored per second"
+    )
+    assert measured["counts"] == {
+        "attempted": EVENTS - DEFECTS,
+        "acknowledged": EVENTS - DEFECTS,
+        "refused": 0,
+        "stored": EVENTS - DEFECTS,
+        "missing": DEFECTS,
+        "duplicated": DEFECTS,
+        "unexpected": DEFECTS,
+        "recovered": 0,
+        "indeterminate": 0,
+        "reordered": DEFECTS,
+        "late": DEFECTS,
+        "lost": DEFECTS,
+    }
+    assert measured["computing"] <= MOST_SECONDS
+    assert measured["peak_megabytes"] <= MOST_MEGABYTES

@@ -1,0 +1,103 @@
+"""Clients for tests of Kafka, and something in front of a broker that does TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from testyard.core.loop_thread import LoopThread
+
+# The mock brokers do not wake a waiting request up.
+FETCH_WAIT_MS = 20
+PATIENCE = 20
+Result = TypeVar("Result")
+
+
+def do(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run something on a loop of its own, to its end."""
+    return asyncio.run(asyncio.wait_for(work, 3 * PATIENCE))
+
+
+@asynccontextmanager
+async def producer_of(bootstrap_servers: str, **options: Any) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer that is stopped at the end."""
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers, **options) as producer:
+        yield producer
+
+
+@asynccontextmanager
+async def consumer_of(bootstrap_servers: str, *topics: str, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer that reads from the oldest event, commits only when told to, and is stopped at the end."""
+    settings = {"auto_offset_reset": "earliest", "enable_auto_commit": False, "fetch_max_wait_ms": FETCH_WAIT_MS}
+    async with AIOKafkaConsumer(
+        *topics, bootstrap_servers=bootstrap_servers, **{**settings, **options}
+    ) as consumer:
+        yield consumer
+
+
+async def read(consumer: AIOKafkaConsumer, count: int) -> list[ConsumerRecord[bytes, bytes]]:
+    """The next events; in the order in which they come."""
+    async with asyncio.timeout(PATIENCE):
+        return [await consumer.getone() for _ in range(count)]
+
+
+async def values_in(bootstrap_servers: str, topic: str) -> list[bytes | None]:
+    """What is in a topic now, in order of partitions and offsets."""
+    async with consumer_of(bootstrap_servers, topic) as consumer:
+        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
+        beginnings = await consumer.beginning_offsets(partitions)
+        ends = await consumer.end_offsets(partitions)
+        records = await read(consumer, sum(ends[it] - beginnings[it] for it in partitions))
+    return [record.value for record in sorted(records, key=lambda it: (it.partition, it.offset))]
+
+
+async def eventually(condition: Callable[[], Awaitable[bool] | bool]) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not (await held if isinstance(held := condition(), Awaitable) else held):
+            await asyncio.sleep(0.01)
+
+
+@contextmanager
+def relay(context: ssl.SSLContext, host: str, port: int) -> Iterator[int]:
+    """Something that takes TLS connections and hands on what they carry; yields the port that it listens on.
+
+    Args:
+        context: The server's side of TLS.
+        host: Where to hand on to.
+        port: The TCP port there.
+    """
+    loop = LoopThread("relay")
+    clients: set[asyncio.Task[None]] = set()
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(65536):
+                writer.write(chunk)
+                await writer.drain()
+        with suppress(OSError):
+            writer.close()
+            await writer.wait_closed()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clients.add(asyncio.current_task())
+        to, answer = await asyncio.open_connection(host, port)
+        await asyncio.gather(pass_on(reader, answer), pass_on(to, writer))
+
+    async def listen() -> asyncio.Server:
+        return await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+
+    async def end(server: asyncio.Server) -> None:
+        server.close()
+        await asyncio.wait(clients, timeout=PATIENCE) if clients else None
+
+    server = loop.run(listen())
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        loop.run(end(server))
+        loop.stop()

@@ -1,0 +1,191 @@
+"""The bridge's publisher in a test: brokers and a database that come and go, and what arrives in Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from testyard.lab.bridge.breaker import BreakerSettings, CircuitBreaker
+from testyard.lab.bridge.envelope import Envelope
+from testyard.lab.bridge.outbox import Outbox
+from testyard.lab.bridge.publisher import Delivery, Publisher
+from testyard.lab.bridge.settings import BusSettings, DatabaseSettings, Settings
+from testyard.lab.bridge.tables import open_tables
+from testyard.lab.database import Pool
+from testyard.lab.servers.fault_proxy import FaultProxy
+from testyard.lab.servers.kafka_mock import MockKafka
+from testyard.lab.waiting import elapse
+
+PATIENCE = timedelta(seconds=20)
+TOPIC = "dev.omninode-bridge.orchestrator.state-transition.v1"
+PARTITIONS = 3
+DATABASE = DatabaseSettings(
+    timeout=timedelta(seconds=1),
+    breaker=BreakerSettings(failures=3, open_for=timedelta(milliseconds=200), successes=1),
+)
+BUS = BusSettings(
+    request_timeout=timedelta(milliseconds=400),
+    retry_backoff=timedelta(milliseconds=50),
+    breaker=BreakerSettings(failures=5, open_for=timedelta(milliseconds=300), successes=3),
+    look_after=timedelta(milliseconds=100),
+)
+
+
+async def until(holds: Callable[[], bool], what: str, within: timedelta = PATIENCE) -> None:
+    """Wait for a condition."""
+    try:
+        async with asyncio.timeout(within.total_seconds()):
+            while not holds():
+                await elapse(timedelta(milliseconds=2))
+    except TimeoutError:
+        message = f"not within {within.total_seconds():g} s: {what}"
+        raise AssertionError(message) from None
+
+
+def event(number: int, key: str | None = None, **payload: Any) -> Envelope:
+    """One event, numbered in its payload."""
+    return Envelope(
+        event_type="STATE_TRANSITION",
+        source_service="orchestrator",
+        environment="dev",
+        partition_key=key or f"key-{number}",
+        payload={"number": number, **payload},
+    )
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record as a consumer sees it."""
+
+    number: int
+    key: str
+    event_id: str
+    partition: int
+    at_ms: int
+    headers: tuple[tuple[str, bytes], ...]
+
+
+@dataclass
+class Arrived:
+    """Everything that is in a topic."""
+
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def numbers(self) -> set[int]:
+        """The events' numbers."""
+        return {it.number for it in self.records}
+
+    @property
+    def doubled(self) -> int:
+        """How many records there are more than events."""
+        return len(self.records) - len({it.event_id for it in self.records})
+
+    def of_key(self, key: str) -> list[int]:
+        """The numbers of the events of one key, in the order of their offsets, doubles left out."""
+        return list(dict.fromkeys(it.number for it in self.records if it.key == key))
+
+    def reordered(self) -> dict[str, list[int]]:
+        """The keys whose events are not in the order of their numbers."""
+        keys = {it.key: self.of_key(it.key) for it in self.records}
+        return {key: numbers for key, numbers in keys.items() if numbers != sorted(numbers)}
+
+    def most_in_a_second(self) -> int:
+        """How many records came within any one second."""
+        times = sorted(it.at_ms for it in self.records)
+        return max(sum(1 for other in times[index:] if other - first < 1000) for index, first in enumerate(times))
+
+
+async def arrived(kafka: MockKafka, topic: str = TOPIC) -> Arrived:
+    """Read a topic from its beginning to its end."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, retry_backoff_ms=50)
+    await consumer.start()
+    try:
+        partitions = [TopicPartition(topic, number) for number in range(kafka.topics[topic])]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning()
+        ends = await consumer.end_offsets(partitions)
+        read = Arrived()
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            while any([await consumer.position(it) < ends[it] for it in partitions]):
+                for records in (await consumer.getmany(timeout_ms=200)).values():
+                    read.records += [
+                        Record(
+                            json.loads(it.value)["payload"]["number"],
+                            it.key.decode(),
+                            json.loads(it.value)["event_id"],
+                            it.partition,
+                            it.timestamp,
+                            tuple(it.headers),
+                        )
+                        for it in records
+                    ]
+        return read
+    finally:
+        await consumer.stop()
+
+
+@contextmanager
+def behind_a_proxy(url: str) -> Iterator[tuple[str, FaultProxy]]:
+    """A database's URL through a proxy."""
+    parts = urlsplit(url)
+    with FaultProxy(parts.hostname or "", parts.port or 0) as proxy:
+        through = parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{proxy.host}:{proxy.port}")
+        yield urlunsplit(through), proxy
+        proxy.heal()
+
+
+def settings_of(bootstrap_servers: str, directory: Path, **bus: Any) -> Settings:
+    """Settings with short waits."""
+    return Settings(
+        bootstrap_servers=bootstrap_servers,
+        outbox_directory=directory,
+        bus=BusSettings.model_validate({**BUS.model_dump(), **bus}),
+        database=DATABASE,
+    )
+
+
+@asynccontextmanager
+async def open_database(url: str) -> AsyncIterator[Pool]:
+    """The tables."""
+    async with open_tables(url, DATABASE, "test") as pool:
+        yield pool
+
+
+@asynccontextmanager
+async def open_outbox(pool: Pool, directory: Path, service: str = "orchestrator") -> AsyncIterator[Outbox]:
+    """One process's outbox."""
+    outbox = Outbox(pool, CircuitBreaker("database", DATABASE.breaker), service, directory)
+    await outbox.open()
+    try:
+        yield outbox
+    finally:
+        await outbox.close()
+
+
+@asynccontextmanager
+async def open_publisher(url: str, settings: Settings, service: str = "orchestrator") -> AsyncIterator[Publisher]:
+    """One process's publisher."""
+    async with open_database(url) as pool:
+        outbox = Outbox(pool, CircuitBreaker("database", DATABASE.breaker), service, settings.outbox_directory)
+        async with Publisher(settings, service, f"{service}-1", outbox) as publisher:
+            yield publisher
+
+
+async def deliver(publisher: Publisher, *events: Envelope, topic: str = TOPIC) -> Counter[Delivery]:
+    """Publish events all at once; how many were sent and how many wait."""
+    return Counter(await asyncio.gather(*(publisher.deliver(topic, it) for it in events)))
+
+
+async def replayed(publisher: Publisher, within: timedelta = PATIENCE) -> None:
+    """Wait until nothing waits any more."""
+    await until(lambda: not len(publisher.outbox), f"the outbox is empty, not {len(publisher.outbox)}", within)
