@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,14 +11,22 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from pydantic import BaseModel, SecretStr
+import psycopg
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.structs import RecordMetadata
+from bridge_support import ENVIRONMENT, PATIENCE, rows, running_bus, secrets_of, short_settings, until
+from kafka_support import consumer_of, producer_of, read
+from pydantic import BaseModel
 from testyard.lab.bridge import events
 from testyard.lab.bridge.adapter.app import SERVICE
 from testyard.lab.bridge.adapter.service import Adapter
-from testyard.lab.bridge.envelope import Envelope, SecurityContext, SigningKey
+from testyard.lab.bridge.envelope import Envelope, SecurityContext
 from testyard.lab.bridge.node import Node, open_node
-from testyard.lab.bridge.settings import Secrets, Settings
-from testyard.lab.bridge.topics import Route
+from testyard.lab.bridge.settings import Settings
+from testyard.lab.bridge.tables import migrate
+from testyard.lab.bridge.topics import Route, dead_letter_topic
+from testyard.lab.servers.kafka_mock import MockKafka
+from testyard.lab.waiting import elapse
 
 HASH_LENGTH = 64
 NAMESPACE = "omninode.services.metadata"
@@ -169,41 +178,151 @@ class RunningAdapter:
     adapter: Adapter
     node: Node
 
+    async def has_handled(self, records: int) -> None:
+        """Wait until so many records are stored, dead-lettered or known to be there already."""
+
+        def handled() -> bool:
+            metrics = self.adapter.metrics()
+            return bool(metrics["stored"] + metrics["duplicates"] + metrics["dead_lettered"] >= records)
+
+        await until(handled, f"{records} records are handled")
+
 
 @asynccontextmanager
 async def running_adapter(
-    settings: Settings, database_url: str, *, signing_key: SigningKey | None = None, more_topics: tuple[str, ...] = ()
+    settings: Settings, database_url: str, *, signing_key: str | None = None, more_topics: tuple[str, ...] = ()
 ) -> AsyncIterator[RunningAdapter]:
     """Run an adapter in this process, without its HTTP interface."""
-    secrets = Secrets(database_url=SecretStr(database_url))
+    secrets = secrets_of(database_url, signing_key)
     async with open_node(SERVICE, settings, secrets) as node:
-        adapter = Adapter(node, signing_key, more_topics)
+        adapter = Adapter(node, secrets.signing_key, more_topics)
         async with adapter.running():
             yield RunningAdapter(adapter, node)
 
 
-def short_settings(bootstrap_servers: str, directory: Path, **adapter: Any) -> Settings:
-    """Settings with which nothing takes long."""
-    breaker = {"failures": 3, "open_for": 0.2, "successes": 2, "probes": 3}
-    return Settings.model_validate(
-        {
-            "environment": "test",
-            "bootstrap_servers": bootstrap_servers,
-            "outbox_directory": str(directory),
-            "bus": {"request_timeout": 1, "retry_backoff": 0.05, "look_after": 0.1},
-            "database": {"timeout": 1, "breaker": breaker},
-            "adapter": {
-                "group": f"adapter-{uuid4().hex[:8]}",
-                "poll": 0.1,
-                "fetch_wait": 0.01,
-                "session_timeout": 1,
-                "heartbeat": 0.2,
-                "retry_backoff": 0.02,
-                "retry_longest": 0.1,
-                **adapter,
-            },
-        }
-    )
+def adapter_settings(bootstrap_servers: str, directory: Path, **adapter: Any) -> Settings:
+    """Settings with which nothing takes long; every call has a consumer group of its own.
+
+    Args:
+        bootstrap_servers: Kafka.
+        directory: The test's own.
+        adapter: How it consumes, where that is to be different.
+    """
+    quick = {
+        "group": f"adapter-{uuid4().hex[:8]}",
+        "poll": 0.1,
+        "fetch_wait": 0.01,
+        "session_timeout": 1,
+        "heartbeat": 0.2,
+        "retry_backoff": 0.02,
+        "retry_longest": 0.1,
+    }
+    return short_settings(bootstrap_servers, directory, adapter={**quick, **adapter})
 
 
-PATIENCE = timedelta(seconds=20)
+@dataclass
+class Bench:
+    """Kafka, a database with the services' tables, and somebody who publishes.
+
+    Attributes:
+        kafka: The brokers.
+        url: The database.
+        settings: What adapters run with.
+        producer: Publishes.
+    """
+
+    kafka: MockKafka
+    url: str
+    settings: Settings
+    producer: AIOKafkaProducer
+
+    @asynccontextmanager
+    async def adapter(self, **arguments: Any) -> AsyncIterator[RunningAdapter]:
+        """Run an adapter in this process."""
+        async with running_adapter(self.settings, self.url, **arguments) as running:
+            yield running
+
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
+        timestamp: int | None = None,
+    ) -> RecordMetadata:
+        """Publish any record; its timestamp is in milliseconds since 1970."""
+        return await self.producer.send_and_wait(
+            topic, value, key=key, headers=headers, partition=partition, timestamp_ms=timestamp
+        )
+
+    async def publish(self, route: Route, *envelopes: Envelope) -> list[RecordMetadata]:
+        """Publish events, in this order; one of a new workflow when none is given."""
+        sending = [
+            await self.producer.send(route.topic(ENVIRONMENT), it.to_bytes(), key=it.key.encode())
+            for it in envelopes or (envelope_of(route),)
+        ]
+        return [await it for it in sending]
+
+    def rows(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """What stands in the database."""
+        return rows(self.url, statement, *parameters)
+
+    def count(self, table: str) -> int:
+        """How many rows a table has."""
+        [(number,)] = self.rows(f"SELECT count(*) FROM {table}")
+        return int(number)
+
+    def execute(self, statement: str, *parameters: Any) -> None:
+        """Change something in the database."""
+        with psycopg.connect(self.url) as connection:
+            connection.execute(statement, parameters)
+
+    def know(self, *workflows: UUID) -> None:
+        """Write workflows, as the reducer does."""
+        self.execute(KNOWN_WORKFLOWS, list(workflows))
+
+    async def dead_letters(self, topic: str, count: int) -> list[ConsumerRecord]:
+        """The dead letters of a topic, which must be so many."""
+        async with consumer_of(self.kafka.bootstrap_servers, dead_letter_topic(topic)) as consumer:
+            letters = await read(consumer, count)
+            ends = await consumer.end_offsets(consumer.assignment())
+        assert sum(ends.values()) == count
+        return letters
+
+    async def committed(self, topic: str) -> dict[int, int | None]:
+        """What the adapter's group has committed of a topic, by partition."""
+        partitions = [TopicPartition(topic, number) for number in range(self.kafka.topics[topic])]
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.kafka.bootstrap_servers,
+            group_id=self.settings.adapter.group,
+            enable_auto_commit=False,
+        )
+        await consumer.start()
+        try:
+            consumer.assign(partitions)
+            return {it.partition: await consumer.committed(it) for it in partitions}
+        finally:
+            await consumer.stop()
+
+    async def commits(self, topic: str, records: int) -> None:
+        """Wait until the group has committed so many records of a topic."""
+        async with asyncio.timeout(PATIENCE.total_seconds()):
+            while sum(it or 0 for it in (await self.committed(topic)).values()) != records:
+                await elapse(timedelta(milliseconds=10))
+
+
+KNOWN_WORKFLOWS = """
+    INSERT INTO workflow_executions (id, correlation_id, workflow_type, current_state, namespace, started_at)
+    SELECT id, id, 'metadata_stamping', 'PROCESSING', 'omninode.services.metadata', now() FROM unnest(%s::uuid[]) AS id"""
+
+
+@asynccontextmanager
+async def open_bench(url: str, directory: Path, **adapter: Any) -> AsyncIterator[Bench]:
+    """Everything that an adapter needs; the database is migrated."""
+    await migrate(url)
+    with running_bus() as kafka:
+        settings = adapter_settings(kafka.bootstrap_servers, directory, **adapter)
+        async with producer_of(kafka.bootstrap_servers) as producer:
+            yield Bench(kafka, url, settings, producer)

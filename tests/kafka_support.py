@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from testyard.core.loop_thread import LoopThread
+from testyard.kafka.client import Kafka
+from testyard.kafka.target import Target
+from testyard.lab.servers.kafka_mock import MockKafka
 
 # The mock brokers do not wake a waiting request up.
 FETCH_WAIT_MS = 20
@@ -60,6 +65,38 @@ async def eventually(condition: Callable[[], Awaitable[bool] | bool]) -> None:
     async with asyncio.timeout(PATIENCE):
         while not (await held if isinstance(held := condition(), Awaitable) else held):
             await asyncio.sleep(0.01)
+
+
+@contextmanager
+def quiet_client() -> Iterator[None]:
+    """The client says nothing while this lasts: one that is cut off says so again and again."""
+    client = logging.getLogger("aiokafka")
+    client.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        client.setLevel(logging.NOTSET)
+
+
+@contextmanager
+def open_kafka(cluster: MockKafka, **settings: Any) -> Iterator[Kafka]:
+    """A connection to the mock cluster that is closed at the end."""
+    loop = LoopThread("kafka under test")
+    try:
+        connection = Kafka(loop, Target(cluster.bootstrap_servers), **settings)
+        try:
+            yield connection
+        finally:
+            connection.close()
+    finally:
+        loop.stop()
+
+
+def new_topic(cluster: MockKafka, partitions: int = 3) -> str:
+    """A topic that no other test has."""
+    name = f"topic-{uuid4().hex[:8]}"
+    cluster.create_topic(name, partitions)
+    return name
 
 
 @contextmanager

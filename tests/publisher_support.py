@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from testyard.lab.bridge.breaker import BreakerSettings, CircuitBreaker
 from testyard.lab.bridge.envelope import Envelope
 from testyard.lab.bridge.outbox import Outbox
@@ -29,8 +29,8 @@ PATIENCE = timedelta(seconds=20)
 TOPIC = "dev.omninode-bridge.orchestrator.state-transition.v1"
 PARTITIONS = 3
 DATABASE = DatabaseSettings(
-    timeout=timedelta(seconds=1),
-    breaker=BreakerSettings(failures=3, open_for=timedelta(milliseconds=200), successes=1),
+    timeout=timedelta(milliseconds=500),
+    breaker=BreakerSettings(failures=1, open_for=timedelta(milliseconds=200), successes=1),
 )
 BUS = BusSettings(
     request_timeout=timedelta(milliseconds=400),
@@ -72,6 +72,7 @@ class Record:
     partition: int
     at_ms: int
     headers: tuple[tuple[str, bytes], ...]
+    value: bytes
 
 
 @dataclass
@@ -118,20 +119,19 @@ async def arrived(kafka: MockKafka, topic: str = TOPIC) -> Arrived:
         async with asyncio.timeout(PATIENCE.total_seconds()):
             while any([await consumer.position(it) < ends[it] for it in partitions]):
                 for records in (await consumer.getmany(timeout_ms=200)).values():
-                    read.records += [
-                        Record(
-                            json.loads(it.value)["payload"]["number"],
-                            it.key.decode(),
-                            json.loads(it.value)["event_id"],
-                            it.partition,
-                            it.timestamp,
-                            tuple(it.headers),
-                        )
-                        for it in records
-                    ]
+                    read.records += [_record(it) for it in records]
         return read
     finally:
         await consumer.stop()
+
+
+def _record(given: ConsumerRecord[bytes, bytes]) -> Record:
+    told = json.loads(given.value)
+    number = told["payload"].get("number", -1)
+    headers = tuple(given.headers)
+    return Record(
+        number, given.key.decode(), told["event_id"], given.partition, given.timestamp, headers, given.value
+    )
 
 
 @contextmanager

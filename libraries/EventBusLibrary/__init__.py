@@ -5,6 +5,7 @@ from __future__ import annotations
 from robot.api.deco import library
 from testyard import __version__
 from testyard.core.listening import MaskingListener
+from testyard.core.percentiles import Percentile
 
 from EventBusLibrary.connecting import ServiceKeywords
 from EventBusLibrary.session import Session
@@ -12,7 +13,13 @@ from EventBusLibrary.stamping import StampingKeywords
 from EventBusLibrary.workflows import WorkflowKeywords
 
 
-@library(scope="GLOBAL", version=__version__, listener="SELF", doc_format="MARKDOWN")
+@library(
+    scope="GLOBAL",
+    version=__version__,
+    listener="SELF",
+    doc_format="MARKDOWN",
+    converters={Percentile: Percentile.parse},
+)
 class EventBusLibrary(ServiceKeywords, WorkflowKeywords, StampingKeywords, MaskingListener):
     """Drive the services of an event bus: workflows, stamping, OnexTree; their health and their circuit breakers.
 

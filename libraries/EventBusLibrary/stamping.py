@@ -8,7 +8,7 @@ from typing import Any
 from robot.api import logger
 from robot.api.deco import keyword
 from testyard.event_bus.files import TextFile
-from testyard.event_bus.measuring import timed_each
+from testyard.event_bus.measuring import timed, timed_each
 
 from EventBusLibrary.session import Session
 
@@ -55,7 +55,7 @@ class StampingKeywords:
             concurrent: How many requests are under way at a time.
 
         Returns:
-            For each file its stamp, with `began_ns`, `took`, and how long hashing took as `hash_ms`.
+            For each file its stamp, with `began_ns` and `took`.
 
         Example:
             | ${stamps} = | Stamp Files | ${files} |
@@ -64,6 +64,43 @@ class StampingKeywords:
             lambda it: self._session.bus.stamp(it, namespace=namespace), files, concurrent=concurrent
         )
         logger.info(f"Stamped {len(stamps)} files")
+        return [{**it.answer, "began_ns": it.began_ns, "took": it.took} for it in stamps]
+
+    @keyword(tags=["Setup"])
+    def stamp_files_together(
+        self, files: Sequence[TextFile], *, namespace: str = "omninode.services.metadata"
+    ) -> Row:
+        """Have the stamping service stamp several files with one request.
+
+        Args:
+            files: From `Make Files`.
+            namespace: Whose files they are.
+
+        Returns:
+            How many there were (`total`), `successful`, `failed`, the `results`, with `began_ns` and `took`.
+
+        Example:
+            | ${batch} = | Stamp Files Together | ${files} |
+        """
+        batch = timed(lambda it: self._session.bus.stamp_together(it, namespace=namespace), files)
+        logger.info(f"Stamped {batch.answer['successful']} of {batch.answer['total']} files")
+        return {**batch.answer, "began_ns": batch.began_ns, "took": batch.took}
+
+    @keyword(tags=["Setup"])
+    def hash_files(self, files: Sequence[TextFile]) -> list[Row]:
+        """Have the stamping service hash files, one request for each.
+
+        Args:
+            files: From `Make Files` or `Text File`.
+
+        Returns:
+            For each file its `file_hash`, with `began_ns`, `took`, and how long the hash alone took as `hash_ms`.
+
+        Example:
+            | ${hashes} = | Hash Files | ${files} |
+        """
+        hashes = timed_each(self._session.bus.hash, files, concurrent=1)
+        logger.info(f"Hashed {len(hashes)} files")
         return [
             {
                 **it.answer,
@@ -71,8 +108,36 @@ class StampingKeywords:
                 "began_ns": it.began_ns,
                 "took": it.took,
             }
-            for it in stamps
+            for it in hashes
         ]
+
+    @keyword(tags=["Getter"])
+    def text_file(self, path: str, content: str) -> TextFile:
+        """A file of this content.
+
+        Args:
+            path: Its path.
+            content: What is in it.
+
+        Example:
+            | ${file} = | Text File | abc.txt | abc |
+        """
+        return TextFile(path, content)
+
+    @keyword(tags=["Getter"])
+    def validation_of(self, content: str) -> Row:
+        """What the stamping service says of a stamped content.
+
+        Args:
+            content: With its stamp.
+
+        Returns:
+            Whether it `is_valid`, how many `stamps_found`, the `current_hash`, and `details`.
+
+        Example:
+            | ${validation} = | Validation Of | ${stamp}[stamped_content] |
+        """
+        return self._session.bus.validate(content)
 
     @keyword(tags=["Getter"])
     def find_stamp(self, file_hash: str, *, namespace: str | None = None) -> Row:

@@ -11,10 +11,12 @@ from robot.api import logger
 from robot.api.deco import keyword
 from testyard.core.deadline import seconds
 from testyard.core.errors import UserError
+from testyard.core.history import Happening
 from testyard.core.percentiles import LONGEST, MEDIAN, P95, Percentile
 from testyard.core.tables import html_table
 from testyard.event_bus.files import TextFile, make_files
 from testyard.event_bus.measuring import Timed, timed, timed_each
+from testyard.event_bus.publishing import SteadyPublishing
 
 from EventBusLibrary.connecting import Service
 from EventBusLibrary.session import Session
@@ -183,28 +185,57 @@ class WorkflowKeywords:
             | ${published} = | Publish By The Orchestrator | 100 |
         """
         mark = self._session.next_mark()
-        events = [
-            {
-                "route": "STATE_TRANSITION",
-                "partition_key": key or f"{mark}-{number}",
-                "payload": {
-                    "entity_id": f"{mark}-{number}",
-                    "entity_type": "probe",
-                    "to_state": "PROCESSING",
-                    "transition_event": "probed",
-                    "transition_data": {"number": number},
-                },
-            }
-            for number in range(count)
-        ]
+        events = [_probe(f"{mark}-{number}", key) for number in range(count)]
         published = self._session.bus.publish(events)
         waiting = sum(it["delivery"] == "waiting" for it in published)
         logger.info(f"Published {count} events, of which {waiting} wait")
         return published
 
+    @keyword(tags=["Setup"])
+    def keep_publishing_by_the_orchestrator(
+        self, per_second: float, *, key: str | None = None
+    ) -> SteadyPublishing:
+        """Let the orchestrator publish state transitions at a steady rate, until it is stopped.
+
+        Args:
+            per_second: How many.
+            key: What their order is kept by; each its own when not given.
+
+        Returns:
+            What to stop.
+
+        Example:
+            | ${load} = | Keep Publishing By The Orchestrator | 20 |
+        """
+        mark = self._session.next_mark()
+        bus = self._session.bus
+        return SteadyPublishing(lambda number: bus.publish([_probe(f"{mark}-{number}", key)]), per_second)
+
+    @keyword(tags=["Setup"])
+    def stop_publishing_by_the_orchestrator(self, publishing: SteadyPublishing) -> list[Happening]:
+        """End `Keep Publishing By The Orchestrator`.
+
+        Args:
+            publishing: What that returned.
+
+        Returns:
+            What happened to each event, for the ledger: attempted, and acknowledged when the bus or the outbox
+            had it.
+
+        Raises:
+            UserError: One was refused.
+
+        Example:
+            | ${happened} = | Stop Publishing By The Orchestrator | ${load} |
+            | Add To Ledger | ${happened} |
+        """
+        happened = publishing.stop()
+        logger.info(f"Published {len(happened) // 2} events")
+        return happened
+
     @keyword(tags=["Getter", "Evidence"])
     def circuit_breaker_openings(self, service: Service, name: str, count: int) -> list[Row]:
-        """Let a circuit breaker open again and again, and measure how long that takes after the last failure.
+        """Let a circuit breaker open again and again, and measure how long that takes from its failures' beginning.
 
         Whom it protects must be away so that workflows fail there at once, as after `Kill Service`.
 
@@ -230,7 +261,7 @@ class WorkflowKeywords:
     def percentile_of_times(
         self,
         answers: Sequence[Mapping[str, Any]],
-        percentile: str,
+        percentile: Percentile,
         assertion_operator: AssertionOperator | None = None,
         assertion_expected: timedelta | None = None,
         message: str | None = None,
@@ -254,18 +285,29 @@ class WorkflowKeywords:
         Example:
             | Percentile Of Times | ${workflows} | p95 | < | 400ms |
         """
-        try:
-            wanted = Percentile.parse(percentile)
-        except ValueError as problem:
-            raise UserError(str(problem)) from None
         ordered = sorted(_duration(answer, field, number) for number, answer in enumerate(answers))
-        value = wanted.told_of(ordered, "the times")
+        percentile.require(len(ordered), "the times")
+        value = percentile.value_in(ordered)
         told = ", ".join(f"{it} {seconds(it.value_in(ordered))}" for it in (MEDIAN, P95, LONGEST))
-        logger.info(f"{wanted} of {len(ordered)} times: {seconds(value)} ({told})")
+        logger.info(f"{percentile} of {len(ordered)} times: {seconds(value)} ({told})")
         if assertion_operator is not None:
-            prefix = f"{wanted} of {len(ordered)} times"
+            prefix = f"{percentile} of {len(ordered)} times"
             verify_assertion(value, assertion_operator, assertion_expected, prefix, message)
         return value
+
+
+def _probe(name: str, key: str | None) -> Row:
+    """An event that concerns no workflow."""
+    return {
+        "route": "STATE_TRANSITION",
+        "partition_key": key or name,
+        "payload": {
+            "entity_id": name,
+            "entity_type": "probe",
+            "to_state": "PROCESSING",
+            "transition_event": "probed",
+        },
+    }
 
 
 def _duration(answer: Mapping[str, Any], field: str, number: int) -> timedelta:

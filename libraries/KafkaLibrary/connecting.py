@@ -9,7 +9,7 @@ from robot.api import logger
 from robot.api.deco import keyword
 from robot.api.types import Secret
 from testyard.core.errors import UserError
-from testyard.kafka.connection import ProducerSettings
+from testyard.kafka.connection import Compression, ProducerSettings
 from testyard.kafka.target import Sasl, SaslMechanism, Target, Tls
 
 from KafkaLibrary.session import Session
@@ -37,7 +37,7 @@ class ConnectionKeywords:
         ssl_check_hostname: bool = True,
         client_id: str = "testyard",
         idempotent: bool = True,
-        compression: str | None = None,
+        compression: Compression | None = None,
         request_timeout: timedelta = timedelta(seconds=10),
         within: timedelta = timedelta(seconds=10),
     ) -> None:
@@ -57,7 +57,7 @@ class ConnectionKeywords:
             ssl_check_hostname: Whether a broker's certificate must be for the name that was connected to.
             client_id: How the brokers' logs call this client.
             idempotent: Whether a request that has to be repeated is written once only.
-            compression: `gzip`; `lz4`, `snappy` and `zstd` need further packages.
+            compression: `GZIP`; `LZ4`, `SNAPPY` and `ZSTD` need further packages.
             request_timeout: How long a broker may take to answer before a request is repeated.
             within: Give up connecting after this time.
 

@@ -96,6 +96,15 @@ class EventBusKeywords:
         return lab.settings
 
     @keyword(tags=["Getter"])
+    def documented_event_bus_settings(self) -> dict[str, Any]:
+        """The documented settings, which are the services' defaults; durations in ISO 8601.
+
+        Example:
+            | ${settings} = | Documented Event Bus Settings |
+        """
+        return self._world.event_bus_lab().documented.model_dump(mode="json")
+
+    @keyword(tags=["Getter"])
     def address_of_service(self, service: BridgeService) -> str:
         """Where a service's API is: the lab's, or `EVENT_BUS_<SERVICE>_URL` on your own systems.
 

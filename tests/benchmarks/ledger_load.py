@@ -1,6 +1,7 @@
 """A program: a ledger of a million events is filled and checked; prints what that took, as JSON.
 
-Every event is attempted, acknowledged and stored, but for a few that are lost, doubled, overtaken, late or unexpected.
+Every event is attempted, acknowledged and stored, but for a few that are lost, doubled, overtaken, late or
+unexpected.
 The events are made in small batches while no time is taken, as a suite has them only once either.
 """
 
@@ -121,7 +122,7 @@ def main(events: int) -> None:
         "rate": rate,
         "happenings": sum(ledger.count(kind) for kind in Kind),
     }
-    print(json.dumps(result))
+    sys.stdout.write(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from adapter_support import WORKFLOW_ROUTES, events_of_workflows, running_adapter
+from adapter_support import KNOWN_WORKFLOWS, WORKFLOW_ROUTES, events_of_workflows, running_adapter
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from testyard.lab.bridge.settings import ConsumerSettings, Settings
 from testyard.lab.bridge.tables import migrate
@@ -36,9 +36,6 @@ LEAST_BYTES = 500
 RECORDS_AT_A_TIME = 1_000
 ENVIRONMENT = "test"
 TABLES = "event_logs, workflow_steps, workflow_steps_waiting, fsm_transitions, metadata_stamps"
-KNOWN_WORKFLOW = """
-    INSERT INTO workflow_executions (id, correlation_id, workflow_type, current_state, namespace, started_at)
-    SELECT id, id, 'metadata_stamping', 'PROCESSING', 'omninode.services.metadata', now() FROM unnest(%s::uuid[]) AS id"""
 
 
 async def test_stored_events_per_second(
@@ -81,7 +78,7 @@ async def publish(kafka: MockKafka, url: str) -> float:
     await asyncio.gather(*sent)
     await producer.stop()
     with psycopg.connect(url) as connection:
-        connection.execute(KNOWN_WORKFLOW, [list(workflows)])
+        connection.execute(KNOWN_WORKFLOWS, [list(workflows)])
     assert min(sizes) >= LEAST_BYTES
     return statistics.mean(sizes)
 
@@ -99,7 +96,7 @@ async def stored_within(kafka: MockKafka, url: str, directory: Path) -> float:
     )
     async with running_adapter(settings, url) as running:
         began = time.monotonic()
-        while running.adapter.metrics()["stored"] < EVENTS:
+        while running.adapter.figures.total < EVENTS:
             await elapse(running.node.settings.adapter.poll / 100)
         took = time.monotonic() - began
     with psycopg.connect(url) as connection:

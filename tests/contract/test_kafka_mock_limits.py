@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -17,7 +16,7 @@ from aiokafka.errors import (
     KafkaError,
     OffsetOutOfRangeError,
 )
-from kafka_support import consumer_of, do, producer_of, read
+from kafka_support import consumer_of, do, producer_of, quiet_client, read
 from testyard.lab.servers.kafka_mock import (
     AUTO_CREATED_PARTITIONS,
     PARTITION_BATCHES,
@@ -31,18 +30,10 @@ SECOND = timedelta(seconds=1)
 GROUP_OPTIONS = {"session_timeout_ms": 1100, "heartbeat_interval_ms": 100}
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """A client that is cut off says so again and again."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    yield
-    logging.getLogger("aiokafka").setLevel(logging.NOTSET)
-
-
 @pytest.fixture
 def kafka() -> Iterator[MockKafka]:
     """A running cluster with nothing in it."""
-    with MockKafka() as cluster:
+    with quiet_client(), MockKafka() as cluster:
         yield cluster
 
 

@@ -283,6 +283,7 @@ def test_a_killed_broker_keeps_what_it_acknowledged_and_what_was_committed(serve
     assert (server.bootstrap_servers, server.pid != before[1]) == (before[0], True)
 
 
+@pytest.mark.slow
 def test_three_brokers_lose_nothing_when_each_is_killed_under_load() -> None:
     async def scenario(cluster: KafkaCluster) -> tuple[Load, list[bytes]]:
         async with producer(cluster.bootstrap_servers) as publisher:

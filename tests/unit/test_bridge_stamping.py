@@ -9,27 +9,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import httpx
 import pytest
 from blake3 import blake3
-from bridge_support import (
-    Event,
-    called_here,
-    events_of,
-    rows,
-    running_bus,
-    secrets_of,
-    short_settings,
-    store_stamp,
-)
+from bridge_stamping_support import CONTENT, Api, stamping_on
+from bridge_support import rows, running_bus, short_settings, store_stamp
 from testyard.lab.bridge.settings import Settings, StampingSettings
-from testyard.lab.bridge.stamping.app import create_app
-from testyard.lab.bridge.topics import Route
 from testyard.lab.servers.kafka_mock import MockKafka
 
 pytestmark = pytest.mark.anyio
-PREFIX = "/api/v1/metadata-stamping"
-CONTENT = "# Readme\n\nWhat this is.\n"
 HASH = blake3(CONTENT.encode()).hexdigest()
 DEFAULT_NAMESPACE = "omninode.services.metadata"
 
@@ -47,62 +34,11 @@ def settings(kafka: MockKafka, tmp_path: Path) -> Settings:
     return short_settings(kafka.bootstrap_servers, tmp_path)
 
 
-class Api:
-    """The service's interface, called in this process."""
-
-    def __init__(self, client: httpx.AsyncClient, kafka: MockKafka, database_url: str) -> None:
-        self.client = client
-        self.kafka = kafka
-        self.database_url = database_url
-
-    async def call(self, method: str, path: str, body: Any = None, **options: Any) -> httpx.Response:
-        """A request below the prefix."""
-        if body is not None:
-            options["json"] = body
-        return await self.client.request(method, f"{PREFIX}{path}", **options)
-
-    async def good(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
-        """The data of an answer to a request that has to succeed."""
-        answer = await self.call(method, path, body, **options)
-        assert answer.status_code == 200, answer.text
-        assert answer.json()["status"] == "success"
-        return answer.json()["data"]
-
-    async def stamp(self, content: str = CONTENT, **fields: Any) -> dict[str, Any]:
-        """Stamp a file."""
-        data: dict[str, Any] = await self.good(
-            "POST", "/stamp", {"content": content, "file_path": "README.md", **fields}
-        )
-        return data
-
-    async def refused(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, str]:
-        """The status and the code of an answer to a request that has to be refused."""
-        answer = await self.call(method, path, body, **options)
-        told = answer.json()
-        assert (told["status"], bool(told["message"])) == ("error", True)
-        codes = {problem["code"] for problem in told["error"]}
-        assert len(codes) == 1, told
-        return answer.status_code, codes.pop()
-
-    async def events(self, file_hash: str, at_least: int = 1) -> list[Event]:
-        """What was published of a content; waits until there is so much."""
-        found: list[Event] = []
-        async with asyncio.timeout(10):
-            while len(found) < at_least:
-                found = [it for it in await events_of(self.kafka, Route.METADATA_STAMPED) if it.key == file_hash]
-        return found
-
-    async def store(self, file_hash: str) -> None:
-        """Do what the database adapter does."""
-        for event in await self.events(file_hash):
-            store_stamp(self.database_url, event.payload)
-
-
 @pytest.fixture
 async def api(settings: Settings, kafka: MockKafka, database_url: str) -> AsyncIterator[Api]:
     """A running service."""
-    async with called_here(create_app(settings, secrets_of(database_url))) as client:
-        yield Api(client, kafka, database_url)
+    async with stamping_on(settings, kafka, database_url) as api:
+        yield api
 
 
 async def test_a_file_is_stamped_with_the_blake3_of_its_content(api: Api) -> None:
@@ -184,7 +120,7 @@ async def test_the_same_content_in_the_same_namespace_has_the_same_stamp(api: Ap
 
     same = ("stamp_id", "file_hash", "stamp", "created_at")
     assert {name: first[name] for name in same} == {name: again[name] for name in same}
-    one, other = await api.events(first["file_hash"], 2)
+    one, other = await api.events(first["file_hash"], at_least=2)
     assert one.envelope["event_id"] != other.envelope["event_id"]
     assert [it.payload["file_path"] for it in (one, other)] == ["README.md", "elsewhere.md"]
     assert [store_stamp(api.database_url, it.payload) for it in (one, other)] == [1, 0]
@@ -199,14 +135,11 @@ async def test_many_stampings_of_one_content_at_once_have_one_stamp(api: Api) ->
 async def test_what_another_process_has_stamped_is_the_same_stamp(
     settings: Settings, kafka: MockKafka, database_url: str
 ) -> None:
-    async with called_here(create_app(settings, secrets_of(database_url))) as client:
-        api = Api(client, kafka, database_url)
+    async with stamping_on(settings, kafka, database_url) as api:
         first = await api.stamp("before a restart", metadata={"number": 1})
         await api.store(first["file_hash"])
-    async with called_here(create_app(settings, secrets_of(database_url))) as client:
-        answer = await Api(client, kafka, database_url).call(
-            "POST", "/stamp", {"content": "before a restart", "file_path": "README.md"}
-        )
+    async with stamping_on(settings, kafka, database_url) as api:
+        answer = await api.call("POST", "/stamp", {"content": "before a restart", "file_path": "README.md"})
 
     again = answer.json()
     assert again["data"]["created_at"] == first["created_at"]
@@ -217,12 +150,10 @@ async def test_an_operation_that_another_process_has_seen_is_not_used_for_anothe
     settings: Settings, kafka: MockKafka, database_url: str
 ) -> None:
     operation = str(uuid4())
-    async with called_here(create_app(settings, secrets_of(database_url))) as client:
-        api = Api(client, kafka, database_url)
+    async with stamping_on(settings, kafka, database_url) as api:
         first = await api.stamp("one content", op_id=operation)
         await api.store(first["file_hash"])
-    async with called_here(create_app(settings, secrets_of(database_url))) as client:
-        api = Api(client, kafka, database_url)
+    async with stamping_on(settings, kafka, database_url) as api:
         body = {"content": "another content", "file_path": "README.md", "op_id": operation}
         assert await api.refused("POST", "/stamp", body) == (409, "OPERATION_ID_CONFLICT")
 
@@ -259,8 +190,7 @@ async def test_a_stamp_is_found_in_memory_and_then_in_the_table(api: Api) -> Non
 
 async def test_only_so_many_stamps_are_remembered(kafka: MockKafka, tmp_path: Path, database_url: str) -> None:
     settings = short_settings(kafka.bootstrap_servers, tmp_path, stamping=StampingSettings(cached_stamps=2))
-    async with called_here(create_app(settings, secrets_of(database_url))) as client:
-        api = Api(client, kafka, database_url)
+    async with stamping_on(settings, kafka, database_url) as api:
         hashes = [(await api.stamp(f"remembered {number}"))["file_hash"] for number in range(3)]
         assert await api.refused("GET", f"/stamp/{hashes[0]}") == (404, "STAMP_NOT_FOUND")
         for file_hash in hashes[1:]:
@@ -367,8 +297,8 @@ async def test_every_file_of_a_batch_is_published(api: Api) -> None:
 
     await api.good("POST", "/batch", {"items": items})
 
-    for item in items:
-        assert await api.events(blake3(item["content"].encode()).hexdigest())
+    hashes = [blake3(item["content"].encode()).hexdigest() for item in items]
+    assert {it.key for it in await api.events(*hashes, at_least=10)} == set(hashes)
 
 
 @pytest.mark.parametrize(
@@ -385,8 +315,7 @@ async def test_the_stamps_of_a_namespace_are_listed_in_pages(api: Api) -> None:
     for number in range(3):
         stamped = await api.stamp(f"listed {number}", namespace="listed.files")
         hashes.append(stamped["file_hash"])
-        await api.store(stamped["file_hash"])
-    await api.store((await api.stamp("listed elsewhere"))["file_hash"])
+    await api.store(*hashes, (await api.stamp("listed elsewhere"))["file_hash"])
 
     everything = await api.good("GET", "/namespace/listed.files")
     page = await api.good("GET", "/namespace/listed.files?limit=2&offset=1")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -104,6 +107,11 @@ def test_a_signal_is_passed_on_and_a_wait_has_an_end(guarded: GuardedProcess) ->
     guarded.signal(signal.SIGTERM)
 
 
+def unread(pipe: int) -> int:
+    """How many bytes of a pipe nobody has read."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def test_an_answer_that_nobody_took_is_not_taken_for_the_next(guarded: GuardedProcess) -> None:
     guard = guarded._guard
     assert guard is not None
@@ -112,6 +120,7 @@ def test_an_answer_that_nobody_took_is_not_taken_for_the_next(guarded: GuardedPr
     # As when a timeout interrupts the wait for an answer, which is then given up for what is asked next.
     for _ in range(3):
         guard.stdin.write(json.dumps({"wait": 60, "number": 0}).encode() + b"\n")
+    wait_until(partial(unread, guard.stdin.fileno()), lambda it: it == 0, Deadline(SOON), "the guard to read")
     assert guarded.wait() is None
     guarded.kill()
     assert not process.is_running()

@@ -291,11 +291,11 @@ def test_a_second_arrival_is_a_duplicate_and_not_out_of_order():
     assert overtaken(stored("e1", 10), stored("e2", 11), [elsewhere, after]) == {"e1": "e2"}
 
 
-def test_attempts_of_one_moment_are_in_the_order_of_telling():
+def test_attempts_of_one_moment_are_in_the_order_in_which_the_ledger_heard_of_the_events():
     def both(*order: str) -> dict[str, str]:
         sent = [happened(Kind.ATTEMPTED, event, 0, key="k") for event in order]
         arrived = [happened(Kind.STORED, event, at, key="k") for at, event in enumerate(("a", "b"), 1)]
-        return overtaken([*arrived, *sent])
+        return overtaken([*sent, *arrived])
 
     assert both("a", "b") == {}
     assert both("b", "a") == {"b": "a"}

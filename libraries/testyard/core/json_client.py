@@ -14,6 +14,8 @@ import httpx
 from testyard.core.errors import UserError
 from testyard.core.redact import refuse_placeholder, secrets_in_use
 
+Files = Mapping[str, tuple[str, bytes]]
+
 # Enough to see DRF's validation errors; whole HTML error pages help nobody.
 SHOWN_BODY_LENGTH = 500
 
@@ -101,6 +103,7 @@ class JsonClient:
         *,
         body: object | None = None,
         query: Mapping[str, Any] | None = None,
+        files: Files | None = None,
     ) -> httpx.Response:
         """Send one request and return whatever answer comes.
 
@@ -110,7 +113,7 @@ class JsonClient:
         """
         refuse_placeholder(json.dumps([body, dict(query or {})], default=str))
         try:
-            return self._client.request(method, path, json=body, params=query)
+            return self._client.request(method, path, json=body, params=query, files=files)
         except (httpx.RequestError, httpx.InvalidURL) as problem:
             message = f"{self.name} at {self.base_url} cannot be reached: {problem or type(problem).__name__}."
             raise UnreachableError(message) from None
@@ -122,6 +125,7 @@ class JsonClient:
         *,
         body: object | None = None,
         query: Mapping[str, Any] | None = None,
+        files: Files | None = None,
         expect: tuple[int, ...] = (200, 201, 204),
     ) -> Any:
         """Send one request and return the JSON of an expected answer.
@@ -131,6 +135,7 @@ class JsonClient:
             path: The path below the base URL.
             body: Sent as JSON.
             query: Query parameters; a list repeats its name.
+            files: Sent as a form instead of JSON: for each field a file's name and content.
             expect: The statuses that are fine.
 
         Returns:
@@ -140,7 +145,7 @@ class JsonClient:
             UnreachableError: No answer came.
             UnexpectedAnswerError: Another status came; quotes it and the start of the answer.
         """
-        return self._json_of(self._expected(method, path, body=body, query=query, expect=expect))
+        return self._json_of(self._expected(method, path, body=body, query=query, files=files, expect=expect))
 
     def pages(self, path: str, **query: Any) -> Iterator[Any]:
         """``GET`` a list page by page, as long as the answer's ``Link`` header names a next one."""
@@ -159,9 +164,10 @@ class JsonClient:
         *,
         body: object | None = None,
         query: Mapping[str, Any] | None = None,
+        files: Files | None = None,
         expect: tuple[int, ...],
     ) -> httpx.Response:
-        response = self.send(method, path, body=body, query=query)
+        response = self.send(method, path, body=body, query=query, files=files)
         if response.status_code in expect:
             return response
         text = "an HTML page" if _is_page(response) else secrets_in_use.mask(response.text)[:SHOWN_BODY_LENGTH]

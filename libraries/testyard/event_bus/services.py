@@ -114,6 +114,22 @@ class EventBus:
         """Stamp a file; returns the answer's data."""
         return self._stamping("POST", "/stamp", {"content": file.content, "file_path": file.path, **options})
 
+    def hash(self, file: TextFile) -> dict[str, Any]:
+        """Have a file hashed; returns the answer's data."""
+        files = {"file": (file.path, file.content.encode())}
+        answer = self.client("stamping").call("POST", f"{STAMPING_API}/hash", files=files)
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def stamp_together(self, files: Sequence[TextFile], **options: Any) -> dict[str, Any]:
+        """Stamp several files with one request; returns the answer's data."""
+        items = [{"content": file.content, "file_path": file.path, **options} for file in files]
+        return self._stamping("POST", "/batch", {"items": items})
+
+    def validate(self, content: str) -> dict[str, Any]:
+        """Check a stamped content; returns the answer's data."""
+        return self._stamping("POST", "/validate", {"content": content})
+
     def find_stamp(self, file_hash: str, namespace: str | None = None) -> dict[str, Any]:
         """Find a stamp by its file's hash; returns the answer's data."""
         query = {"namespace": namespace} if namespace else {}
@@ -219,7 +235,8 @@ class EventBus:
             count: How often.
 
         Returns:
-            How long it took each time from the last failure's answer until the breaker was seen open.
+            How long it took each time from when its number of workflows was submitted until the breaker was seen
+            open: more than from the last failure.
 
         Raises:
             NotMetError: It did not open after its number of failures.
@@ -228,9 +245,8 @@ class EventBus:
         times = []
         for _ in range(count):
             self.reset_breaker(service, name)
-            for _ in range(failures):
-                self.run_workflow(file)
             deadline = Deadline(timedelta(seconds=1))
+            self.submit_workflows([file] * failures)
             self.wait_for_breaker(service, name, "open", timedelta(seconds=1))
             times.append(deadline.elapsed)
         return times

@@ -18,6 +18,7 @@ from testyard.core.deadline import Deadline, seconds, wait_until
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.history import Happening
 from testyard.core.loop_thread import LoopThread
+from testyard.kafka.ending import end_client
 from testyard.kafka.event import IDENTITY, Event, Identity, place_of
 from testyard.kafka.problems import RecordsGoneError, reason
 from testyard.kafka.selection import Selection
@@ -244,7 +245,7 @@ class Collector:
         self._task.cancel()
         with suppress(CancelledError):
             self._task.result()
-        self._loop.run(self._consumer.stop())
+        self._loop.run(end_client(self._consumer))
 
     def _shown(self) -> str:
         events = self._events
@@ -277,7 +278,7 @@ class Collector:
                 for partition, offset in reading.start.items():
                     self._consumer.seek(partition, offset)
         except BaseException as problem:
-            await self._consumer.stop()
+            await end_client(self._consumer)
             if isinstance(problem, KafkaError):
                 message = f"Events of {', '.join(reading.topics)} cannot be collected: {reason(problem)}."
                 raise UserError(message) from None

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
 from aiokafka.conn import create_conn
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, KafkaTimeoutError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from testyard.core.deadline import Deadline, seconds
 from testyard.core.errors import UserError
 from testyard.core.loop_thread import LoopThread
+from testyard.kafka.ending import end_client
 from testyard.kafka.event import PARTITION_MARK, partition_called
 from testyard.kafka.problems import (
     REFUSALS,
@@ -33,7 +37,24 @@ Result = TypeVar("Result")
 
 CONNECT_TIMEOUT = timedelta(seconds=10)
 ANSWER_TIMEOUT = timedelta(seconds=10)
-CLOSE_TIMEOUT = timedelta(seconds=3)
+
+
+class Compression(Enum):
+    """How batches of events are compressed."""
+
+    GZIP = "gzip"
+    LZ4 = "lz4"
+    SNAPPY = "snappy"
+    ZSTD = "zstd"
+
+
+# Whether what they need is installed.
+CODECS = {
+    Compression.GZIP: has_gzip,
+    Compression.LZ4: has_lz4,
+    Compression.SNAPPY: has_snappy,
+    Compression.ZSTD: has_zstd,
+}
 
 
 @dataclass(frozen=True)
@@ -42,13 +63,21 @@ class ProducerSettings:
 
     Attributes:
         idempotent: Whether a request that is repeated is written once; the brokers have to play along.
-        compression: ``gzip``, ``lz4``, ``snappy`` or ``zstd``; None: none.
+        compression: None: none.
         request_timeout: How long a broker may take to answer before the request is repeated.
     """
 
     idempotent: bool = True
-    compression: str | None = None
+    compression: Compression | None = None
     request_timeout: timedelta = timedelta(seconds=10)
+
+    def __post_init__(self) -> None:
+        if self.compression and not CODECS[self.compression]():
+            message = (
+                f"Events cannot be compressed by {self.compression.value}: its library is not installed "
+                f"(pip install 'aiokafka[{self.compression.value}]')."
+            )
+            raise UserError(message)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -56,7 +85,7 @@ class ProducerSettings:
         return {
             "acks": "all",
             "enable_idempotence": self.idempotent,
-            "compression_type": self.compression,
+            "compression_type": self.compression.value if self.compression else None,
             "request_timeout_ms": round(self.request_timeout.total_seconds() * 1000),
         }
 
@@ -252,23 +281,21 @@ class Connection:
         """Forget the client that sends: after a refusal its sequence numbers are not those that brokers expect."""
         if self._producer is not None:
             producer, self._producer = self._producer, None
-            self.loop.run(_end(producer))
+            self.loop.run(end_client(producer))
 
     # On the loop's thread.
 
     async def _open(self, within: timedelta) -> None:
         async with AsyncExitStack() as stack:
             deadline = Deadline(within)
-            await _reach(self.target, self.options, self.target.servers, deadline)
+            advertised = await _reach(self.target, self.options, self.target.servers, deadline)
+            await _reach(self.target, self.options, advertised, deadline, advertised=True)
             self._admin = AIOKafkaAdminClient(**self.options, request_timeout_ms=_milliseconds(ANSWER_TIMEOUT))
             stack.push_async_callback(self._admin.close)
             self._reader = AIOKafkaConsumer(**self.options, request_timeout_ms=_milliseconds(ANSWER_TIMEOUT))
-            stack.push_async_callback(_end, self._reader)
+            stack.push_async_callback(end_client, self._reader)
             try:
                 await self._admin.start()
-                cluster = await self._admin.describe_cluster()
-                advertised = [f"{broker['host']}:{broker['port']}" for broker in cluster["brokers"]]
-                await _reach(self.target, self.options, advertised, deadline, advertised=True)
                 await self._reader.start()
             except KafkaError as problem:
                 message = f"Cannot connect to {self.target}: {reason(problem)}."
@@ -280,9 +307,9 @@ class Connection:
         try:
             await producer.start()
         except BaseException:
-            await _end(producer)
+            await end_client(producer)
             raise
-        self._stack.push_async_callback(_end, producer)
+        self._stack.push_async_callback(end_client, producer)
         return producer
 
     def _offsets(
@@ -302,8 +329,11 @@ async def _reach(
     deadline: Deadline,
     *,
     advertised: bool = False,
-) -> None:
+) -> list[str]:
     """Make sure that one of some brokers lets us in, as aiokafka only logs why none does.
+
+    Returns:
+        What the brokers of the cluster call themselves.
 
     Raises:
         CannotConnectError: None does; says why, for each.
@@ -318,11 +348,13 @@ async def _reach(
                 connection = await create_conn(
                     host.strip("[]"), int(port), request_timeout_ms=remaining, **settings
                 )
+                try:
+                    metadata = await connection.send(MetadataRequest([]))
+                finally:
+                    await connection.close()
+                return [f"{host}:{port}" for _, host, port, *_ in metadata.brokers]
         except (KafkaError, OSError) as problem:
             problems[server] = problem
-        else:
-            connection.close()
-            return
     # One server needs no name: the target has it.
     named = advertised or len(problems) > 1
     reasons = "; ".join(f"{server}: " * named + reason(problem) for server, problem in problems.items())
@@ -337,15 +369,6 @@ async def _reach(
         raise CannotConnectError(message)
     message = f"Cannot connect to {target}: {reasons}."
     raise CannotConnectError(message)
-
-
-async def _end(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
-    """Stop a client; one that still waits for brokers which are away is ended without them."""
-    with suppress(TimeoutError, KafkaError):
-        async with asyncio.timeout(CLOSE_TIMEOUT.total_seconds()):
-            await client.stop()
-            return
-    await client.client.close() if isinstance(client, AIOKafkaProducer) else None
 
 
 def _milliseconds(duration: timedelta) -> int:

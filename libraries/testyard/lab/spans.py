@@ -25,9 +25,9 @@ def spans_in(request: ExportTraceServiceRequest) -> Iterator[dict[str, Any]]:
         request: As an exporter sends it.
 
     Yields:
-        ``trace_id``, ``span_id``, ``parent_id`` (None: the trace begins here), ``name``, ``kind``, ``start_ns`` and
-        ``end_ns`` since 1970, ``attributes``, ``links``, ``status`` with ``status_message``, and of the process
-        ``service``, ``instance`` and ``environment``; JSON values, ids in hexadecimal.
+        ``trace_id``, ``span_id``, ``parent_id`` (None: the trace begins here), ``name``, ``kind``, ``start_ns``
+        and ``end_ns`` since 1970, ``attributes``, ``links``, ``status`` with ``status_message``, and of the
+        process ``service``, ``instance`` and ``environment``; JSON values, ids in hexadecimal.
     """
     for resource_spans in request.resource_spans:
         resource = _attributes(resource_spans.resource.attributes)

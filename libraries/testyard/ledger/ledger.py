@@ -163,6 +163,16 @@ class Ledger:
                 first[event] = at_ns
         return first
 
+    def attempts(self) -> array[int]:
+        """For each event, when it was first attempted; when that is not known, when it was first answered."""
+        attempted = self.first_moments({Kind.ATTEMPTED})
+        if NEVER not in attempted:
+            return attempted
+        answered = self.first_moments(SENDER_SIDE)
+        return array(
+            "q", (answer if at_ns == NEVER else at_ns for at_ns, answer in zip(attempted, answered, strict=True))
+        )
+
     def once(self, what: Hashable, work_out: Callable[[], Value]) -> Value:
         """What was worked out of the history before, or is now; until something is added.
 

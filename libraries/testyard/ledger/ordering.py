@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from itertools import chain, compress
+from itertools import compress
 from typing import Final
 
 from testyard.core.history import Kind
 from testyard.ledger.columns import NO_POSITION, Columns, Numbers
 from testyard.ledger.deliveries import require_arrival
 from testyard.ledger.ledger import SENDER_SIDE, Ledger
+from testyard.ledger.moments import NEVER
 
 NOBODY: Final = -1
 
@@ -33,8 +34,8 @@ def ordering(ledger: Ledger, arrival: Kind, place: str | None = None) -> Orderin
 
     The order of arrival is that of the positions, where a place has them, else that of the moments; arrivals of
     one moment have no order then. The order of the attempts is that of their first moments, and of one moment that
-    in which they were told. Only an event's first arrival in a place counts: later ones are duplicates. Events
-    that were never attempted, and those without a key, have no order.
+    in which the ledger first heard of the events. Only an event's first arrival in a place counts: later ones are
+    duplicates. Events that were never attempted, and those without a key, have no order.
 
     Args:
         ledger: What happened.
@@ -46,50 +47,44 @@ def ordering(ledger: Ledger, arrival: Kind, place: str | None = None) -> Orderin
     """
     require_arrival(arrival)
     arrivals = ledger.rows(arrival, place)
-    by_rank = _in_the_order_of_attempts(ledger)
-    ranks = array("q", [NOBODY]) * ledger.events
-    for rank, event in enumerate(by_rank):
-        ranks[event] = rank
+    attempts = ledger.attempts()
     repeated = bytes(times > 1 for times in ledger.times(arrival, place))
     seen: set[tuple[int, int]] = set()
-    keys = _keys(ledger, arrivals)
+    keys, no_key = _keys(ledger, arrivals), ledger.no_key
     when = _order_of_arrival(arrivals)
-    no_key = ledger.no_key
     order = sorted(range(len(arrivals)), key=when.__getitem__)
+    # Of each key in each place: the event attempted last of those that arrived until now; the one of those that
+    # arrived before the present moment; that moment.
     groups = Numbers()
-    # Of each key in each place: the highest rank until now, the highest before the present moment, that moment.
-    highest, settled, present = array("q"), array("q"), array("q")
+    latest, settled, present = array("q"), array("q"), array("q")
     compared = 0
     overtaken: dict[int, int] = {}
     rows = (map(column.__getitem__, order) for column in (arrivals.events, arrivals.places, keys, when))
     for event, at_place, key, moment in zip(*rows, strict=True):
-        rank = ranks[event]
-        if rank == NOBODY or key == no_key:
+        attempted = attempts[event]
+        if attempted == NEVER or key == no_key:
             continue
         if repeated[event]:
             if (event, at_place) in seen:
                 continue
             seen.add((event, at_place))
         group = groups[key << 32 | at_place]
-        if group == len(highest):
-            highest.append(rank)
+        if group == len(latest):
+            latest.append(event)
             settled.append(NOBODY)
             present.append(moment)
             continue
         compared += 1
         if moment != present[group]:
-            settled[group], present[group] = highest[group], moment
-        if rank > highest[group]:
-            highest[group] = rank
-        elif rank < settled[group]:
-            overtaken.setdefault(event, by_rank[settled[group]])
+            settled[group], present[group] = latest[group], moment
+        last = latest[group]
+        if attempts[last] < attempted or (attempts[last] == attempted and last < event):
+            latest[group] = event
+            continue
+        rival = settled[group]
+        if rival != NOBODY and (attempts[rival], rival) > (attempted, event):
+            overtaken.setdefault(event, rival)
     return Ordering(compared, overtaken)
-
-
-def _in_the_order_of_attempts(ledger: Ledger) -> list[int]:
-    """Every event that was attempted."""
-    as_told = dict.fromkeys(chain.from_iterable(ledger.rows(kind).events for kind in SENDER_SIDE))
-    return sorted(as_told, key=ledger.first_moments(SENDER_SIDE).__getitem__)
 
 
 def _keys(ledger: Ledger, arrivals: Columns) -> array[int]:

@@ -12,7 +12,7 @@ from testyard.core.history import Kind
 from testyard.ledger.deliveries import require_arrival
 from testyard.ledger.faults import Fault
 from testyard.ledger.findings import EventClass, explain
-from testyard.ledger.ledger import SENDER_SIDE, Ledger
+from testyard.ledger.ledger import Ledger
 from testyard.ledger.moments import NEVER, clock_time
 
 
@@ -87,7 +87,7 @@ def _recovery(ledger: Ledger, fault: Fault, arrival: Kind, place: str | None) ->
         )
         raise NotMetError(message)
     detected_ns = min(_earliest(ledger.rows(Kind.ATTEMPTED).moments, ended), back_ns)
-    attempts = ledger.first_moments(SENDER_SIDE)
+    attempts = ledger.attempts()
     answers = ledger.first_moments({Kind.ACKNOWLEDGED})
     arrivals = ledger.first_moments({arrival}, place)
     backlog = [

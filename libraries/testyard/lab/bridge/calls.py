@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import httpx
 
+from testyard.core.json_client import trusted_certificates
 from testyard.lab.bridge.discovery.client import DiscoveryClient, NobodyPassesError
 from testyard.lab.bridge.settings import DiscoverySettings
-
-MOST_CONNECTIONS: Final = 100
 
 
 class UnreachableError(Exception):
@@ -35,7 +34,7 @@ class RefusalError(Exception):
 
 
 class ServiceCalls:
-    """Calls one service, wherever it is.
+    """Calls one service, wherever it is. It opens as many connections as there are calls at a time.
 
     Args:
         discovery: Where services are.
@@ -49,11 +48,9 @@ class ServiceCalls:
         self._service = service
         self._url = url
         self._timeout = timeout
-        self._http = httpx.AsyncClient(
-            timeout=timeout.total_seconds(),
-            trust_env=False,
-            limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=MOST_CONNECTIONS),
-        )
+        # One connection each: what httpx does to share connections takes longer with every one that is open.
+        self._clients: list[httpx.AsyncClient] = []
+        self._idle: list[httpx.AsyncClient] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,7 +58,8 @@ class ServiceCalls:
     async def __aexit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.aclose()
+        for client in self._clients:
+            await client.aclose()
         if self._discovery is not None:
             await self._discovery.__aexit__(kind, problem, trace)
 
@@ -87,7 +85,7 @@ class ServiceCalls:
         try:
             async with asyncio.timeout(self._timeout.total_seconds()):
                 url = await self._address()
-                response = await self._http.request(method, f"{url}{path}", headers=headers, **options)
+                response = await self._send(method, f"{url}{path}", headers=headers, **options)
         except httpx.TimeoutException as problem:
             raise TimeoutError(f"{self._service} did not answer in time") from problem
         except httpx.HTTPError as problem:
@@ -95,7 +93,7 @@ class ServiceCalls:
             if self._discovery is not None:
                 self._discovery.forget(self._service)
             raise UnreachableError(
-                f"{self._service} does not answer: {problem or type(problem).__name__}"
+                f"{self._service} does not answer: {str(problem) or type(problem).__name__}"
             ) from problem
         try:
             body = response.json()
@@ -106,6 +104,23 @@ class ServiceCalls:
         if body is None:
             raise UnreachableError(f"what answers for {self._service} does not speak JSON")
         return body
+
+    async def _send(self, method: str, url: str, **options: Any) -> httpx.Response:
+        client = self._idle.pop() if self._idle else self._new_client()
+        try:
+            return await client.request(method, url, **options)
+        finally:
+            self._idle.append(client)
+
+    def _new_client(self) -> httpx.AsyncClient:
+        client = httpx.AsyncClient(
+            timeout=self._timeout.total_seconds(),
+            trust_env=False,
+            verify=trusted_certificates(),
+            limits=httpx.Limits(max_connections=1),
+        )
+        self._clients.append(client)
+        return client
 
     async def _address(self) -> str:
         if self._discovery is None:

@@ -7,8 +7,11 @@ import asyncio
 import gc
 import logging
 import sys
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from fastapi import FastAPI
 
@@ -26,6 +29,36 @@ from testyard.lab.bridge.settings import (
 from testyard.lab.database import DatabaseUnavailableError
 from testyard.lab.serving import listen, serve
 
+TALKATIVE: Final = ("aiokafka", "psycopg.pool")
+"""What tells of every attempt to reach what is away, many times a second."""
+
+QUIET_AFTER: Final = timedelta(seconds=10)
+"""So long nothing is to be told until an outage counts as over."""
+
+
+class OneLinePerOutage(logging.Filter):
+    """Lets the first line through that a talkative library logs, and no other one until it has been quiet.
+
+    The services tell in their own words what is away, and when it is back.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._told_at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line is logged."""
+        library = next((it for it in TALKATIVE if f"{record.name}.".startswith(f"{it}.")), None)
+        if library is None:
+            return True
+        now, before = self._clock(), self._told_at.get(library)
+        self._told_at[library] = now
+        return before is None or now - before >= QUIET_AFTER.total_seconds()
+
 
 def run(program: str, description: str, create_app: Callable[[Settings, Secrets], FastAPI]) -> int:
     """Run one service until it is told to end.
@@ -39,8 +72,8 @@ def run(program: str, description: str, create_app: Callable[[Settings, Secrets]
         The exit status: 2 when it cannot start.
     """
     secrets = (
-        f"The environment holds its secrets: {DATABASE_VARIABLE}, and {SIGNING_KEY_VARIABLE} when envelopes are to "
-        "be signed;"
+        f"The environment holds its secrets: {DATABASE_VARIABLE}, and {SIGNING_KEY_VARIABLE} when envelopes are "
+        "to be signed;"
     )
     return run_without_secrets(
         program, f"{description} {secrets}", lambda settings: create_app(settings, read_secrets())
@@ -61,6 +94,8 @@ def run_without_secrets(program: str, description: str, create_app: Callable[[Se
     parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input ends")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=f"{program}: %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(OneLinePerOutage())
     mask_log_records()
     try:
         application = create_app(read_settings(arguments.settings))

@@ -33,6 +33,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from testyard.core.json_client import trusted_certificates
 from testyard.lab.servers.consul_definitions import CheckDefinition, CheckStatus, ServiceDefinition, go_duration
 from testyard.lab.servers.loop_thread import LOOPBACK, LoopThread, loopback_listener
 from testyard.lab.waiting import elapse
@@ -128,7 +129,8 @@ class ConsulDouble(LoopThread):
                 timeout_graceful_shutdown=1,
             )
         )
-        async with httpx.AsyncClient(trust_env=False) as self._http, anyio.create_task_group() as tasks:
+        client = httpx.AsyncClient(trust_env=False, verify=trusted_certificates())
+        async with client as self._http, anyio.create_task_group() as tasks:
             tasks.start_soon(partial(server.serve, sockets=[listener]))
             try:
                 yield
@@ -301,7 +303,7 @@ class ConsulDouble(LoopThread):
                     method, url, headers=headers, content=definition.body, timeout=None
                 )
         except (httpx.HTTPError, TimeoutError) as problem:
-            return CheckStatus.CRITICAL, f'{method.title()} "{url}": {problem or "context deadline exceeded"}'
+            return CheckStatus.CRITICAL, f'{method.title()} "{url}": {str(problem) or "context deadline exceeded"}'
         status = (
             CheckStatus.PASSING
             if answer.is_success

@@ -1,16 +1,17 @@
 """Copies records from one Kafka cluster to another: two regions, each with a cluster of its own.
 
-One mirror copies in one direction; two make regions that are both written to. A record tells where it has been by its
-headers, one of each for every mirror that it came through:
+One mirror copies in one direction; two make regions that are both written to. A record tells where it has been by
+its headers, one of each for every mirror that it came through:
 
 - ``x-mirror-source``: the region that it was copied from,
 - ``x-mirror-offset``: where it was there, as ``topic:partition:offset``.
 
-A record that has been in a region is not copied there again. What a mirror has read is committed, for a consumer group
-in the source cluster, after the target has acknowledged it: nothing is lost, and what was under way when something broke
-may be copied twice. The records of a partition are copied in their order, into the partition of the same number.
+A record that has been in a region is not copied there again. What a mirror has read is committed, for a consumer
+group in the source cluster, after the target has acknowledged it: nothing is lost, and what was under way when
+something broke may be copied twice. The records of a partition are copied in their order, into the partition of
+the same number.
 
-Source: MirrorMaker 2 (Kafka improvement proposal 382) does the same between real clusters; it renames topics instead.
+Source: MirrorMaker 2 (Kafka improvement proposal 382), which renames topics where this one has headers.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ class MirrorFigures:
 class KafkaMirror(LoopThread):
     """Copies the records of some topics, from the oldest one on, until it is stopped.
 
-    The topics are expected to be in both clusters. A source that has more partitions than the target has its records
-    go into the remainder of their partition's number.
+    The topics are expected to be in both clusters. When the target has fewer partitions, the remainder of the
+    number says which one it is.
 
     Args:
         source: The bootstrap servers that are read from.
@@ -77,10 +78,10 @@ class KafkaMirror(LoopThread):
         topics: Which topics.
         source_region: How the source's region is called; with ``target_region`` the name of the consumer group.
         target_region: How the target's region is called.
-        fetch_wait: How long a broker that has nothing new keeps a request; the mock brokers keep it for so long also
-            when something comes.
-        request_timeout: After so long without an answer the mirror connects anew; ``stop`` may take as long while the
-            target is away.
+        fetch_wait: How long a broker that has nothing new keeps a request; the mock brokers keep it for so long
+            also when something comes.
+        request_timeout: After so long without an answer the mirror connects anew; ``stop`` may take as long while
+            the target is away.
 
     Example:
         >>> with KafkaMirror(
@@ -118,6 +119,7 @@ class KafkaMirror(LoopThread):
         self._committed: dict[TopicPartition, int] = {}
         self._consumer: AIOKafkaConsumer | None = None
         self._open = asyncio.Event()
+        self._mirroring: asyncio.Task[None] | None = None
         self._forwarding: asyncio.Task[None] | None = None
 
     @property
@@ -184,13 +186,13 @@ class KafkaMirror(LoopThread):
     async def _serving(self) -> AsyncIterator[None]:
         self._open, self._forwarding = asyncio.Event(), None
         self._open.set()
-        mirroring = asyncio.create_task(self._mirror_for_ever(), name=self._name)
+        self._mirroring = asyncio.create_task(self._mirror_for_ever(), name=self._name)
         try:
             yield
         finally:
-            mirroring.cancel()
+            self._mirroring.cancel()
             with suppress(asyncio.CancelledError):
-                await mirroring
+                await self._mirroring
 
     async def _pause(self) -> None:
         self._open.clear()
@@ -265,9 +267,7 @@ class KafkaMirror(LoopThread):
 
     async def _copy_some(self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer) -> None:
         await self._open.wait()
-        batch: Batch = await consumer.getmany(
-            timeout_ms=_milliseconds(_POLL), max_records=MOST_RECORDS
-        )
+        batch: Batch = await consumer.getmany(timeout_ms=_milliseconds(_POLL), max_records=MOST_RECORDS)
         if not batch:
             return
         # A pause that came meanwhile.
@@ -322,6 +322,9 @@ class KafkaMirror(LoopThread):
         return ((SOURCE_HEADER, self.source_region.encode()), (OFFSET_HEADER, where.encode()))
 
     async def _measure_lags(self) -> Mapping[tuple[str, int], int]:
+        if self._mirroring is not None and self._mirroring.done():
+            # It ends only by a defect.
+            self._mirroring.result()
         consumer, committed = self._consumer, dict(self._committed)
         why = self.trouble or "it connects"
         if consumer is None:

@@ -190,6 +190,11 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             self._commits.committed(ends)
         return True
 
+    @property
+    def read_ahead(self) -> int:
+        """How many records were read and are not settled yet."""
+        return len(self._inbox) + self._in_flight
+
     def partitions(self) -> dict[str, dict[str, int | None]]:
         """What ``/metrics`` tells of each partition: its end, what is committed, and how much lies between."""
         told: dict[str, dict[str, int | None]] = {}

@@ -84,6 +84,11 @@ class Figures:
         self._since_happened = SlidingWindow()
         self._since_published = SlidingWindow()
 
+    @property
+    def total(self) -> int:
+        """How many events were stored, and how many records dead-lettered; no event twice."""
+        return self._stored.total() + self._dead_lettered.total()
+
     def stored(self, events: Sequence[Event], fresh: Counter[str]) -> None:
         """Count a transaction that was committed just now.
 

@@ -43,17 +43,18 @@ class Adapter:
 
     Attributes:
         figures: What was done.
+        consumption: The membership of the consumer group; None while there is none.
     """
 
     def __init__(self, node: Node, signing_key: SigningKey | None = None, more_topics: Sequence[str] = ()) -> None:
         settings = node.settings
         self.figures = Figures()
+        self.consumption: Consumption | None = None
         self._node = node
         self._reader = Reader(settings.environment, signing_key)
         self._topics = [*self._reader.topics, *more_topics]
         self._store = Store(node.pool, node.database_breaker, settings.adapter, self.figures)
         self._dead_letters = DeadLetters(settings, node.instance)
-        self._consumption: Consumption | None = None
         self._kafka_trouble: str | None = "not connected yet"
 
     @asynccontextmanager
@@ -68,8 +69,8 @@ class Adapter:
             ]
             try:
                 yield
-                if self._consumption is not None:
-                    await self._consumption.finish(FINISHES_WITHIN)
+                if self.consumption is not None:
+                    await self.consumption.finish(FINISHES_WITHIN)
             finally:
                 await _cancel(working)
                 await self._dead_letters.stop()
@@ -91,7 +92,7 @@ class Adapter:
             await consumer.start()
             self._kafka_trouble = None
             backoff.reset()
-            self._consumption = Consumption(
+            self.consumption = Consumption(
                 consumer,
                 settings.adapter,
                 self._topics,
@@ -100,9 +101,9 @@ class Adapter:
                 dead_letters=self._dead_letters,
                 figures=self.figures,
             )
-            await self._consumption.run()
+            await self.consumption.run()
         finally:
-            self._consumption = None
+            self.consumption = None
             with suppress(KafkaError):
                 await consumer.stop()
 
@@ -143,9 +144,11 @@ class Adapter:
 
     def metrics(self) -> dict[str, Any]:
         """What ``/metrics`` tells; JSON values."""
+        consumption = self.consumption
         return {
             **self.figures.metrics(),
-            "partitions": {} if self._consumption is None else self._consumption.partitions(),
+            "read_ahead": 0 if consumption is None else consumption.read_ahead,
+            "partitions": {} if consumption is None else consumption.partitions(),
         }
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import httpx
 from fastapi import APIRouter, FastAPI, HTTPException, Request
 
+from testyard.core.json_client import trusted_certificates
 from testyard.lab.bridge.discovery.client import DiscoveryClient, NobodyPassesError
 from testyard.lab.bridge.discovery.registry import Registry
 from testyard.lab.bridge.discovery.services import Registration
@@ -91,7 +92,9 @@ def create_app(settings: Settings, secrets: Secrets) -> FastAPI:
             discovery = await stack.enter_async_context(DiscoveryClient(settings.discovery))
             node.new_breaker(discovery.breaker)
             timeout = settings.discovery.timeout.total_seconds()
-            http = await stack.enter_async_context(httpx.AsyncClient(timeout=timeout, trust_env=False))
+            http = await stack.enter_async_context(
+                httpx.AsyncClient(timeout=timeout, trust_env=False, verify=trusted_certificates())
+            )
             registry = Registry(node, discovery, http)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             watching = tasks.create_task(registry.watch_for_ever(), name="heartbeats")

@@ -16,6 +16,7 @@ import httpx
 from cachetools import LRUCache, TTLCache
 from pydantic import TypeAdapter, ValidationError
 
+from testyard.core.json_client import trusted_certificates
 from testyard.lab.bridge.breaker import BreakerSettings, CircuitBreaker, CircuitOpenError
 from testyard.lab.bridge.discovery.services import (
     ConsulEntry,
@@ -63,7 +64,10 @@ class DiscoveryClient:
         )
         self._settings = settings
         self._http = httpx.AsyncClient(
-            base_url=settings.consul or "", timeout=settings.timeout.total_seconds(), trust_env=False
+            base_url=settings.consul or "",
+            timeout=settings.timeout.total_seconds(),
+            trust_env=False,
+            verify=trusted_certificates(),
         )
         self._young: TTLCache[str, Located] = TTLCache(KEEPS_SERVICES, KEEPS_FOR.total_seconds())
         self._old: LRUCache[str, Located] = LRUCache(KEEPS_SERVICES)
@@ -236,7 +240,7 @@ class DiscoveryClient:
         except CircuitOpenError as problem:
             raise ConsulError(str(problem)) from problem
         except httpx.HTTPError as problem:
-            raise ConsulError(f"Consul does not answer: {problem or type(problem).__name__}") from problem
+            raise ConsulError(f"Consul does not answer: {str(problem) or type(problem).__name__}") from problem
         try:
             return response.raise_for_status()
         except httpx.HTTPStatusError as problem:

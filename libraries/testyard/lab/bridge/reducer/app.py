@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request
@@ -35,14 +34,11 @@ def create_app(settings: Settings, secrets: Secrets) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(application: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            node = await stack.enter_async_context(open_node(SERVICE, settings, secrets))
-            tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            application.state.node = node
-            application.state.reducer = Reducer(node, secrets.signing_key)
-            reducing = tasks.create_task(application.state.reducer.run())
-            stack.callback(reducing.cancel)
-            yield
+        async with open_node(SERVICE, settings, secrets) as node:
+            reducer = Reducer(node, secrets.signing_key)
+            application.state.node, application.state.reducer = node, reducer
+            async with reducer.running():
+                yield
 
     application = FastAPI(title="Reducer", version=VERSION, lifespan=lifespan)
     for each in (router, operations):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 from uuid import UUID, uuid5
@@ -18,6 +18,7 @@ from aiokafka.structs import ConsumerRecord
 from pydantic import BaseModel, ValidationError
 
 from testyard.lab.bridge.breaker import CircuitOpenError
+from testyard.lab.bridge.ending import end_tasks
 from testyard.lab.bridge.envelope import Envelope, SigningError, SigningKey
 from testyard.lab.bridge.events import StateAggregationCompleted, StateTransition
 from testyard.lab.bridge.node import Node
@@ -63,17 +64,33 @@ class Reducer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         self._routes = {route.topic(node.settings.environment): route for route in CONSUMED}
         self._kafka = Outage("Kafka")
         self._database = Outage("the database")
+        self._consumer: AIOKafkaConsumer | None = None
+        self._leaving: asyncio.Task[None] | None = None
         # Since partitions were assigned last, nobody has looked where to go on.
         self._must_seek = False
         node.degraded_for.append(self._kafka.reasons)
         node.unhealthy_for.append(self._database.reasons)
 
-    async def run(self) -> None:
-        """Reduce until cancelled, whatever is away meanwhile."""
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Reduce for the length of a block, whatever is away meanwhile.
+
+        Raises:
+            ExceptionGroup: It could not go on.
+        """
+        async with AsyncExitStack() as stack:
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            reducing = tasks.create_task(self._reduce_for_ever(), name="reduce")
+            # First the task ends, which may take some attempts that would each interrupt what leaves the group.
+            stack.push_async_callback(self._leave)
+            stack.push_async_callback(end_tasks, [reducing])
+            yield
+
+    async def _reduce_for_ever(self) -> None:
         await self._tell_again()
         backoff = Backoff()
         while True:
-            consumer = self._new_consumer()
+            self._consumer = consumer = self._new_consumer()
             try:
                 await consumer.start()
                 self._kafka.is_over()
@@ -83,9 +100,15 @@ class Reducer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
                     await self._reduce_next(consumer)
             except KafkaError as problem:
                 self._kafka.goes_on(repr(problem))
-            finally:
-                await _stop(consumer)
+            await self._leave()
             await elapse(backoff.next())
+
+    async def _leave(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            self._leaving = asyncio.create_task(_stop(consumer), name="leave the group")
+        if self._leaving is not None:
+            await asyncio.wait([self._leaving])
 
     def _new_consumer(self) -> AIOKafkaConsumer:
         settings = self._settings
@@ -230,9 +253,12 @@ class Reducer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:
-    with suppress(KafkaError, TimeoutError):
+    try:
         async with asyncio.timeout(STOPS_WITHIN.total_seconds()):
             await consumer.stop()
+    except (KafkaError, TimeoutError):
+        # The group does without being told. The connections are closed last, and nothing has come to that.
+        await consumer._client.close()
 
 
 def _milliseconds(duration: timedelta) -> int:

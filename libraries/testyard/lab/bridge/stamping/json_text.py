@@ -39,11 +39,21 @@ def storable(value: Any, depth: int = 0) -> Any:
     return value
 
 
-def _check_text(text: str) -> None:
-    if "\x00" in text:
-        raise ValueError("holds a NUL character")
+def encodable(text: str) -> str:
+    """Let a text pass that can be written as UTF-8.
+
+    Raises:
+        ValueError: It holds half a surrogate pair, which JSON can say.
+    """
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError:
             raise ValueError("holds half a surrogate pair, which is no text") from None
+    return text
+
+
+def _check_text(text: str) -> None:
+    if "\x00" in text:
+        raise ValueError("holds a NUL character")
+    encodable(text)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from testyard.lab.bridge.stamping.json_text import storable
+from testyard.lab.bridge.stamping.json_text import encodable, storable
 from testyard.lab.bridge.stamping.records import StampType
 
 MOST_LISTED: Final = 1000
@@ -21,6 +21,7 @@ LONGEST_PATH: Final = 4096
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?")
 
+Content = Annotated[str, AfterValidator(encodable)]
 Text = Annotated[str, AfterValidator(storable)]
 Json = Annotated[dict[str, Any], AfterValidator(storable)]
 Path = Annotated[Text, Field(min_length=1, max_length=LONGEST_PATH)]
@@ -68,7 +69,7 @@ class StampRequest(Payload):
         metadata_version: Of the O.N.E. metadata; the header ``X-Metadata-Version`` when not given.
     """
 
-    content: str
+    content: Content
     file_path: Path
     content_type: Annotated[Text, Field(max_length=255)] | None = None
     options: StampOptions = StampOptions()
@@ -89,7 +90,7 @@ class ValidateRequest(Payload):
         expected_hash: What its hash is expected to be; None: what its stamp says.
     """
 
-    content: str
+    content: Content
     expected_hash: str | None = None
 
 
@@ -120,6 +121,6 @@ class ProtocolRequest(Payload):
         validation_level: How strictly.
     """
 
-    content: str | None = None
-    stamp_data: dict[str, Any] | None = None
+    content: Content | None = None
+    stamp_data: Json | None = None
     validation_level: ProtocolLevel = ProtocolLevel.MODERATE

@@ -1,0 +1,240 @@
+"""That the database adapter stores every event exactly once, whatever is away or ends meanwhile."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from adapter_support import Bench, envelope_of, events_of_workflows, open_bench
+from bridge_support import ENVIRONMENT, service_process, until
+from testyard.core.json_client import JsonClient
+from testyard.lab.bridge.topics import Route
+from testyard.lab.servers.kafka_mock import Api, Failure
+
+pytestmark = pytest.mark.anyio
+
+ROUTE = Route.STATE_TRANSITION
+TOPIC = ROUTE.topic(ENVIRONMENT)
+MODULE = "testyard.lab.bridge.adapter"
+
+
+@pytest.fixture
+async def bench(database_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
+    async with open_bench(database_url, tmp_path) as bench:
+        yield bench
+
+
+async def test_fifteen_hundred_events_are_stored(bench: Bench):
+    sent = [event for _, route, event in events_of_workflows(150) for _ in await bench.publish(route, event)]
+    async with bench.adapter() as running:
+        await running.has_handled(1500)
+        metrics = running.adapter.metrics()
+        await bench.commits(TOPIC, 300)
+    assert {it for (it,) in bench.rows("SELECT event_id FROM event_logs")} == {it.event_id for it in sent}
+    assert (metrics["stored"], metrics["duplicates"], metrics["dead_lettered"]) == (1500, 0, 0)
+    assert metrics["batches"]["events"] == 1500
+    assert metrics["batches"]["largest"] > bench.settings.adapter.poll_records
+    assert metrics["topics"][TOPIC] == {"stored": 300, "duplicates": 0, "dead_lettered": 0}
+    assert metrics["lag_ms"]["since_happened"]["samples"] == 1500
+
+
+async def test_events_of_one_key_are_stored_in_their_order(bench: Bench):
+    workflow = uuid4()
+    events = [envelope_of(ROUTE, workflow) for _ in range(500)]
+    async with bench.adapter() as running:
+        for start in range(0, 500, 50):
+            await bench.publish(ROUTE, *events[start : start + 50])
+        await running.has_handled(500)
+    stored = bench.rows("SELECT event_id FROM event_logs ORDER BY stored_at, ctid")
+    assert [it for (it,) in stored] == [it.event_id for it in events]
+
+
+async def test_an_event_that_comes_again_is_stored_once_and_counted(bench: Bench):
+    event = envelope_of(ROUTE)
+    await bench.publish(ROUTE, event, event, event)
+    async with bench.adapter() as running:
+        await running.has_handled(3)
+        await bench.publish(ROUTE, event)
+        await running.has_handled(4)
+        metrics = running.adapter.metrics()
+    assert bench.count("event_logs") == 1
+    assert bench.count("fsm_transitions") == 1
+    assert metrics["topics"][TOPIC] == {"stored": 1, "duplicates": 3, "dead_lettered": 0}
+
+
+async def test_what_was_published_before_the_group_first_read_is_stored(bench: Bench):
+    await bench.publish(ROUTE)
+    async with bench.adapter() as running:
+        await running.has_handled(1)
+
+
+async def test_it_goes_on_where_it_has_committed(bench: Bench):
+    for count in (3, 5):
+        await bench.publish(ROUTE, *(envelope_of(ROUTE) for _ in range(count)))
+        async with bench.adapter() as running:
+            await running.has_handled(count)
+            # At its end it commits what it has stored.
+        assert running.adapter.metrics()["stored"] == count
+        assert running.adapter.metrics()["duplicates"] == 0
+    await bench.commits(TOPIC, 8)
+    assert bench.count("event_logs") == 8
+
+
+async def test_a_crash_between_storing_and_committing_loses_nothing_and_stores_nothing_twice(
+    bench: Bench, tmp_path: Path
+):
+    events = [envelope_of(ROUTE) for _ in range(40)]
+    await bench.publish(ROUTE, *events[:20])
+    bench.kafka.fail_next(Api.OFFSET_COMMIT, *[Failure.COORDINATOR_LOAD_IN_PROGRESS] * 10_000)
+    with service_process(MODULE, bench.settings, bench.url, tmp_path) as service:
+        await until(lambda: bench.count("event_logs") == 20, "the events are stored")
+        service.process.kill()
+        service.process.wait()
+    bench.kafka.fail_no_more(Api.OFFSET_COMMIT)
+    assert set((await bench.committed(TOPIC)).values()) == {None}
+    await bench.publish(ROUTE, *events[20:])
+    with service_process(MODULE, bench.settings, bench.url, tmp_path) as service:
+        await until(lambda: bench.count("event_logs") == 40, "the events are stored")
+        await bench.commits(TOPIC, 40)
+        with JsonClient(service.url, headers={}, secret="", name="the adapter") as client:
+            metrics = client.call("GET", "/metrics")
+    assert (metrics["stored"], metrics["duplicates"]) == (20, 20)
+    assert {it for (it,) in bench.rows("SELECT event_id FROM event_logs")} == {it.event_id for it in events}
+    assert bench.count("fsm_transitions") == 40
+
+
+async def test_a_crash_under_load_loses_nothing(bench: Bench, tmp_path: Path):
+    events = [(route, event) for _, route, event in events_of_workflows(200)]
+
+    async def publish() -> None:
+        for route, event in events:
+            await bench.publish(route, event)
+
+    publishing = asyncio.create_task(publish())
+    for least in (100, 600):
+        with service_process(MODULE, bench.settings, bench.url, tmp_path) as service:
+            await until(lambda least=least: bench.count("event_logs") >= least, f"{least} events are stored")
+            service.process.kill()
+            service.process.wait()
+    await publishing
+    with service_process(MODULE, bench.settings, bench.url, tmp_path):
+        await until(lambda: bench.count("event_logs") == len(events), "all events are stored")
+    assert bench.count("fsm_transitions") == 400
+    assert bench.count("workflow_steps_waiting") == 800
+
+
+async def test_terminating_it_stores_and_commits_what_was_read(bench: Bench, tmp_path: Path):
+    await bench.publish(ROUTE, *(envelope_of(ROUTE) for _ in range(30)))
+    with service_process(MODULE, bench.settings, bench.url, tmp_path) as service:
+        await until(lambda: bench.count("event_logs") > 0, "an event is stored")
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(5) == 0
+    stored = bench.count("event_logs")
+    await bench.commits(TOPIC, stored)
+
+
+async def test_it_starts_while_kafka_is_away_and_stores_when_it_is_back(bench: Bench):
+    await bench.publish(ROUTE)
+    bench.kafka.down()
+    async with bench.adapter() as running:
+        await until(lambda: "Kafka" in str(running.adapter.trouble()), "the trouble is told")
+        assert running.node.failures() == []
+        await until(lambda: "not connected" not in str(running.adapter.trouble()), "why is told")
+        bench.kafka.up()
+        await running.has_handled(1)
+        assert running.adapter.trouble() == []
+
+
+async def test_it_survives_an_outage_of_kafka_that_is_longer_than_its_session(bench: Bench):
+    async with bench.adapter() as running:
+        await bench.publish(ROUTE)
+        await running.has_handled(1)
+        await bench.commits(TOPIC, 1)
+        bench.kafka.down()
+        await asyncio.to_thread(bench.execute, "SELECT pg_sleep(1.5)")
+        bench.kafka.up()
+        await bench.publish(ROUTE, *(envelope_of(ROUTE) for _ in range(10)))
+        await running.has_handled(11)
+        await bench.commits(TOPIC, 11)
+    assert bench.count("event_logs") == 11
+
+
+async def test_partitions_are_given_up_when_what_is_in_flight_is_stored_and_committed(bench: Bench):
+    await bench.publish(ROUTE, *(envelope_of(ROUTE) for _ in range(20)))
+    async with bench.adapter() as running:
+        await running.has_handled(20)
+        consumption = running.adapter.consumption
+        assert consumption is not None
+        with psycopg.connect(bench.url) as holder:
+            holder.execute("LOCK TABLE fsm_transitions")
+            await bench.publish(ROUTE, *(envelope_of(ROUTE) for _ in range(10)))
+            await until(lambda: len(holder.execute(WAITS).fetchall()) == 1, "the adapter waits for the table")
+            giving_up = asyncio.create_task(consumption.on_partitions_revoked(set()))
+            await asyncio.to_thread(holder.execute, "SELECT pg_sleep(0.1)")
+            assert not giving_up.done()
+        await giving_up
+        assert bench.count("event_logs") == 30
+        await bench.commits(TOPIC, 30)
+        # Nothing is read until there are partitions again.
+        await bench.publish(ROUTE)
+        await asyncio.to_thread(bench.execute, "SELECT pg_sleep(0.2)")
+        assert bench.count("event_logs") == 30
+        await consumption.on_partitions_assigned(set())
+        await running.has_handled(31)
+
+
+WAITS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+async def test_what_was_in_flight_when_partitions_were_lost_is_not_committed(bench: Bench):
+    async with bench.adapter() as running:
+        await bench.publish(ROUTE)
+        await running.has_handled(1)
+        await bench.commits(TOPIC, 1)
+        consumption = running.adapter.consumption
+        assert consumption is not None
+        with psycopg.connect(bench.url) as holder:
+            holder.execute("LOCK TABLE fsm_transitions")
+            await bench.publish(ROUTE, *(envelope_of(ROUTE) for _ in range(10)))
+            await until(lambda: len(holder.execute(WAITS).fetchall()) == 1, "the adapter waits for the table")
+            # It gives up waiting before the session would end.
+            async with asyncio.timeout(bench.settings.adapter.session_timeout.total_seconds() / 2):
+                await consumption.on_partitions_revoked(set())
+    assert sum(it or 0 for it in (await bench.committed(TOPIC)).values()) == 1
+    async with bench.adapter() as running:
+        await running.has_handled(10)
+        await bench.commits(TOPIC, 11)
+    assert bench.count("event_logs") == 11
+
+
+async def test_how_late_events_are_is_measured_from_when_they_happened(bench: Bench):
+    hour = timedelta(hours=1)
+    event = envelope_of(ROUTE)
+    await bench.publish(ROUTE, event.model_copy(update={"timestamp": event.timestamp - hour}))
+    async with bench.adapter() as running:
+        await running.has_handled(1)
+        lag = running.adapter.metrics()["lag_ms"]
+    milliseconds = hour / timedelta(milliseconds=1)
+    assert milliseconds < lag["since_happened"]["p95"] < milliseconds + 20_000
+    assert 0 < lag["since_published"]["p95"] < 20_000
+    assert lag["since_published"]["samples"] == 1
+
+
+async def test_how_far_behind_it_is_is_told_of_each_partition(bench: Bench):
+    def told(partition: int) -> dict[str, int | None]:
+        return running.adapter.metrics()["partitions"].get(f"{TOPIC}-{partition}", {})
+
+    async with bench.adapter() as running:
+        await bench.send(TOPIC, envelope_of(ROUTE).to_bytes(), partition=1)
+        await until(lambda: told(1) == {"end": 1, "committed": 1, "lag": 0}, "the partition is told of")
+        with psycopg.connect(bench.url) as holder:
+            holder.execute("LOCK TABLE event_logs")
+            for _ in range(3):
+                await bench.send(TOPIC, envelope_of(ROUTE).to_bytes(), partition=1)
+            await until(lambda: told(1) == {"end": 4, "committed": 1, "lag": 3}, "it is behind")
+        await until(lambda: told(1) == {"end": 4, "committed": 4, "lag": 0}, "it has caught up")
+        assert told(2) == {"end": 0, "committed": None, "lag": None}
