@@ -141,6 +141,11 @@ def refuse_and_succeed(history: History, number: int) -> None:
     history.again(Kind.ATTEMPTED, number, at_ns=moment(10 * number + 1))
 
 
+def refuse_and_succeed_by_itself(history: History, number: int) -> None:
+    """Refused once and acknowledged after an attempt that nobody told: nothing is wrong."""
+    history.again(Kind.ACKNOWLEDGED, number, kind=Kind.REFUSED)
+
+
 def delay(history: History, number: int) -> None:
     """Stored too late."""
     history.change(Kind.STORED, number, at_ns=moment(10 * number) + TOO_LATE_NS)
@@ -162,6 +167,7 @@ DEFECTS: dict[Defect, set[EventClass]] = {
     time_out_and_lose: {EventClass.INDETERMINATE},
     refuse_and_try_again: {EventClass.RECOVERED},
     refuse_and_succeed: set(),
+    refuse_and_succeed_by_itself: set(),
     delay: {EventClass.LATE},
     come_just_in_time: set(),
 }

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4, uuid5
 
-from bridge_support import ENVIRONMENT, secrets_of, short_settings
+import httpx
+from bridge_support import ENVIRONMENT, Event, called_here, events_of, secrets_of, served, short_settings
+from fastapi import FastAPI
+from publisher_support import behind_a_proxy
 from pydantic import BaseModel
+from testyard.lab.bridge.discovery.services import ONEXTREE, STAMPING
 from testyard.lab.bridge.envelope import Envelope, SecurityContext, SigningKey
 from testyard.lab.bridge.events import StateTransition, WorkflowEnded, WorkflowStarted, WorkflowState
 from testyard.lab.bridge.node import Node, open_node
+from testyard.lab.bridge.onextree.app import create_app as create_onextree
+from testyard.lab.bridge.orchestrator.app import create_app as create_orchestrator
+from testyard.lab.bridge.orchestrator.engine import Orchestrator
 from testyard.lab.bridge.reducer.aggregation import Execution, execution_of
 from testyard.lab.bridge.reducer.service import Reducer
-from testyard.lab.bridge.settings import ConsumerSettings, Settings
+from testyard.lab.bridge.settings import ConsumerSettings, DiscoverySettings, OrchestratorSettings, Settings
+from testyard.lab.bridge.stamping.app import create_app as create_stamping
 from testyard.lab.bridge.topics import Route
+from testyard.lab.servers.fault_proxy import FaultProxy
+from testyard.lab.servers.kafka_mock import MockKafka
 
 NAMESPACE = "omninode.services.metadata"
 STARTED_AT = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
@@ -149,3 +161,138 @@ async def reducing(node: Node, signing_key: SigningKey | None = None) -> AsyncIt
     reducer = Reducer(node, signing_key)
     async with reducer.running():
         yield reducer
+
+
+ORCHESTRATOR: dict[str, Any] = {
+    "stamping_timeout": 0.5,
+    "onextree_timeout": 0.5,
+    "workflow_timeout": 20,
+    "workflow_grace": 5,
+    "breaker": {"failures": 5, "open_for": 0.4, "successes": 2, "probes": 3},
+    "resume_after": 0.2,
+}
+WORKFLOWS = "/api/v1/workflows"
+
+
+@dataclass
+class Bench:
+    """An orchestrator in this process, with real services behind proxies that can be broken.
+
+    Attributes:
+        kafka: The brokers.
+        url: The tables, as everybody else sees them.
+        settings: Of all services.
+        application: The orchestrator.
+        client: Calls it.
+        stamping: Stands before the stamping service.
+        onextree: Stands before OnexTree, which has read a project.
+        database: Stands between the orchestrator and the tables.
+    """
+
+    kafka: MockKafka
+    url: str
+    settings: Settings
+    application: FastAPI
+    client: httpx.AsyncClient
+    stamping: FaultProxy
+    onextree: FaultProxy
+    database: FaultProxy
+
+    async def run(self, content: str = "# Readme", expect: int = 200, **options: Any) -> dict[str, Any]:
+        """Have a workflow run, and wait for its end."""
+        body = {"content": content, "file_path": "README.md", **options}
+        answer = await self.client.post(WORKFLOWS, json=body, timeout=60)
+        assert answer.status_code == expect, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def told(self, workflow: dict[str, Any], at_least: int = 0) -> list[Event]:
+        """What a workflow has told, in order."""
+        return await told_by(self.kafka, workflow["correlation_id"], at_least)
+
+    @property
+    def orchestrator(self) -> Orchestrator:
+        """What runs the workflows."""
+        found: Orchestrator = self.application.state.orchestrator
+        return found
+
+    @property
+    def node(self) -> Node:
+        """The orchestrator's process."""
+        found: Node = self.application.state.node
+        return found
+
+    def breaker(self, name: str) -> dict[str, Any]:
+        """What a breaker knows."""
+        return self.node.breakers[name].metrics()
+
+
+TOLD = (
+    Route.WORKFLOW_STARTED,
+    Route.STATE_TRANSITION,
+    Route.STEP_COMPLETED,
+    Route.WORKFLOW_COMPLETED,
+    Route.WORKFLOW_FAILED,
+)
+
+
+async def told_by(kafka: MockKafka, correlation_id: str, at_least: int = 0) -> list[Event]:
+    """What a workflow has told, in order; waits until it is so much."""
+    while True:
+        events = [it for route in TOLD for it in await events_of(kafka, route, 0)]
+        own = [it for it in events if it.envelope["correlation_id"] == correlation_id]
+        if len(own) >= at_least:
+            return sorted(own, key=lambda it: datetime.fromisoformat(it.envelope["timestamp"]))
+
+
+def shape(events: list[Event]) -> list[str]:
+    """What events say, in short."""
+    return [_in_short(it.envelope["event_type"], it.payload) for it in events]
+
+
+def _in_short(event_type: str, payload: dict[str, Any]) -> str:
+    match event_type:
+        case "STATE_TRANSITION":
+            return f"{payload['from_state']} to {payload['to_state']}"
+        case "STEP_COMPLETED":
+            return f"{payload['step_name']} {payload['status']}"
+        case _:
+            return event_type
+
+
+def proxy_to(url: str) -> FaultProxy:
+    """A proxy before a service."""
+    parts = urlsplit(url)
+    return FaultProxy(parts.hostname or "", parts.port or 0)
+
+
+@asynccontextmanager
+async def bench(kafka: MockKafka, url: str, directory: Path, **orchestrator: Any) -> AsyncIterator[Bench]:
+    """An orchestrator, its services, and what stands between them; arguments as the settings have them."""
+    async with AsyncExitStack() as stack:
+        plain = lab_settings(kafka.bootstrap_servers, directory)
+        stamping = await stack.enter_async_context(served(create_stamping(plain, secrets_of(url))))
+        onextree = await stack.enter_async_context(served(create_onextree(plain)))
+        async with httpx.AsyncClient() as client:
+            generated = await client.post(
+                f"{onextree}/generate", json={"project_root": str(Path(__file__).parent)}
+            )
+            assert generated.status_code == 200, generated.text
+        proxies = [stack.enter_context(proxy_to(it)) for it in (stamping, onextree)]
+        through, database = stack.enter_context(behind_a_proxy(url))
+        settings = plain.model_copy(
+            update={
+                "orchestrator": OrchestratorSettings.model_validate({**ORCHESTRATOR, **orchestrator}),
+                "discovery": DiscoverySettings(
+                    fallback={
+                        name: f"http://{proxy.host}:{proxy.port}"
+                        for name, proxy in zip((STAMPING, ONEXTREE), proxies, strict=True)
+                    }
+                ),
+            }
+        )
+        application = create_orchestrator(settings, secrets_of(through))
+        client = await stack.enter_async_context(called_here(application))
+        yield Bench(kafka, url, settings, application, client, *proxies, database)
+        for proxy in (*proxies, database):
+            proxy.heal()

@@ -160,6 +160,26 @@ class ServiceKeywords:
         """
         return self._session.bus.wait_for_breaker(service.value, name, state, within)
 
+    @keyword(tags=["Assertion", "Wait"])
+    def circuit_breaker_should_have_been(
+        self, service: Service, name: str, *states: BreakerState, within: timedelta = timedelta(seconds=5)
+    ) -> None:
+        """Wait until a circuit breaker's last changes led from one state to the next.
+
+        Args:
+            service: Whose breaker.
+            name: What it protects from.
+            states: One after the other.
+            within: Give up after this time.
+
+        Raises:
+            NotMetError: It has changed in another way; tells how.
+
+        Example:
+            | Circuit Breaker Should Have Been | ORCHESTRATOR | stamping | open | half_open | open |
+        """
+        self._session.bus.wait_for_changes(service.value, name, states, within)
+
     @keyword(tags=["Getter"])
     def circuit_breaker(self, service: Service, name: str) -> Mapping[str, Any]:
         """What a circuit breaker knows: its state, its counts, its changes, its configuration.

@@ -257,6 +257,22 @@ class WorkflowKeywords:
         times = self._session.bus.opening_times(service.value, name, file, count)
         return [{"took": each} for each in times]
 
+    @keyword(tags=["Getter"])
+    def values_of(self, answers: Sequence[Any], field: str) -> list[Any]:
+        """One field of each of some answers, each value once, in their order.
+
+        Args:
+            answers: From `Run Workflows`, `Publish By The Orchestrator`, `Stamp Files`, or happenings of a history.
+            field: Such as `workflow_id`, `event_id`, `file_hash`; of a happening `event`.
+
+        Raises:
+            UserError: One has no such field.
+
+        Example:
+            | ${ids} = | Values Of | ${published} | event_id |
+        """
+        return list(dict.fromkeys(_field(answer, field, number) for number, answer in enumerate(answers)))
+
     @keyword(tags=["Getter", "Assertion"])
     def percentile_of_times(
         self,
@@ -311,11 +327,17 @@ def _probe(name: str, key: str | None) -> Row:
 
 
 def _duration(answer: Mapping[str, Any], field: str, number: int) -> timedelta:
+    value = _field(answer, field, number)
+    return value if isinstance(value, timedelta) else timedelta(milliseconds=float(value))
+
+
+def _field(answer: Any, field: str, number: int) -> Any:
+    if isinstance(answer, Happening):
+        answer = {name: getattr(answer, name) for name in Happening.__slots__}
     if field not in answer:
         message = f"The answer number {number} has no field {field!r}, only {', '.join(answer)}."
         raise UserError(message)
-    value = answer[field]
-    return value if isinstance(value, timedelta) else timedelta(milliseconds=float(value))
+    return answer[field]
 
 
 def _row(run: Timed[Row]) -> Row:

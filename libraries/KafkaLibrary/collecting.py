@@ -9,7 +9,7 @@ from robot.api import logger
 from robot.api.deco import keyword
 from testyard.core.deadline import Deadline
 from testyard.core.history import Happening
-from testyard.kafka.collecting import Isolation, Start
+from testyard.kafka.collecting import SESSION_TIMEOUT, Isolation, Start
 from testyard.kafka.event import Event
 from testyard.kafka.selection import Selection
 
@@ -31,6 +31,7 @@ class CollectKeywords:
         name: str = DEFAULT_COLLECTOR,
         since: Start | datetime | dict[str, int] = Start.NOW,
         group: str | None = None,
+        session_timeout: timedelta = SESSION_TIMEOUT,
         isolation: Isolation = Isolation.READ_UNCOMMITTED,
         alias: str = "default",
     ) -> None:
@@ -43,6 +44,7 @@ class CollectKeywords:
                 offsets such as `End Offsets` returns, with the other partitions from now.
             group: The consumer group to join: then each partition begins where that has committed, and only where
                 it has not, where `since` says. Without it, every partition is read, and nobody knows.
+            session_timeout: After which silence the group takes the collector for dead.
             isolation: `READ_COMMITTED` leaves out what is in a transaction that is open or was aborted.
             alias: The connection.
 
@@ -60,6 +62,7 @@ class CollectKeywords:
             topics,
             since=since_when,
             group=group,
+            session_timeout=session_timeout,
             isolation=isolation,
             identity=self._session.identity,
         )

@@ -160,6 +160,15 @@ class LabLibrary(
         finally:
             self._world.keeper.take_back()
 
+    @keyword(tags=["Fault"])
+    def undo_every_fault(self) -> None:
+        """End all faults that are still in force, the last one first; the end of the test would, after its teardown.
+
+        Example:
+            | Undo Every Fault |
+        """
+        self._world.heal()
+
     @keyword(tags=["Getter"])
     def lab_is_embedded(self) -> bool:
         """Whether the suites run on the lab, with or without real servers, rather than on your own systems.

@@ -43,7 +43,7 @@ def headers_of(letter: ConsumerRecord) -> list[tuple[str, bytes]]:
         (b"", None),
         (b"stamped", b"\xff\x00"),
         (b'{"event_id": "\\u0000", "a": "\\ud800", "b": "line\\nend"}', KEY),
-        ("\u2028 \x00 \t\r\n \\ \" ünï".encode(), b""),
+        ('\u2028 \x00 \t\r\n \\ " ünï'.encode(), b""),
         (bytes(range(256)), None),
     ],
     ids=["null", "empty", "text", "JSON", "strange text", "bytes"],
@@ -157,7 +157,9 @@ async def test_only_the_record_that_the_database_refuses_is_dead_lettered(
         await running.has_handled(22)
         metrics = running.adapter.metrics()
     letters = await bench.dead_letters(route.topic("test"), 2)
-    assert sorted(original_value(it.value) for it in letters) == sorted([events[7].to_bytes(), events[13].to_bytes()])
+    assert sorted(original_value(it.value) for it in letters) == sorted(
+        [events[7].to_bytes(), events[13].to_bytes()]
+    )
     body = json.loads(letters[0].value)
     assert body["error_type"] == "DATABASE_OPERATION_FAILED"
     assert reason in body["error_message"]

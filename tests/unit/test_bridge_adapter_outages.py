@@ -200,7 +200,8 @@ async def test_it_is_degraded_while_most_connections_are_in_use(bench: Bench):
         holding = asyncio.create_task(fetch(running.node.pool, "SELECT pg_sleep(0.3)"))
         other = asyncio.create_task(fetch(running.node.pool, "SELECT pg_sleep(0.3)"))
         await until(
-            lambda: running.node.trouble() == ["the database: 100% of the connections are in use"], "it is degraded"
+            lambda: running.node.trouble() == ["the database: 100% of the connections are in use"],
+            "it is degraded",
         )
         await asyncio.gather(holding, other)
         await until(lambda: running.node.trouble() == [], "it is healthy")

@@ -65,7 +65,9 @@ def test_what_is_no_envelope_is_refused(value: bytes | None, reason: str):
     assert refusal_of(value) == reason
 
 
-@pytest.mark.parametrize("name", ["event_id", "timestamp", "event_type", "source_service", "environment", "payload"])
+@pytest.mark.parametrize(
+    "name", ["event_id", "timestamp", "event_type", "source_service", "environment", "payload"]
+)
 def test_what_makes_an_envelope_is_never_invented(name: str):
     assert refusal_of(json.dumps(step(**{name: None})).encode()) == f"{name}: Field required"
 
@@ -88,7 +90,9 @@ def test_a_field_that_is_not_right_is_named(changes: dict[str, Any], reason: str
 
 def test_the_payload_must_be_the_one_of_its_topic():
     transition = envelope_of(Route.STATE_TRANSITION).to_bytes()
-    assert refusal_of(transition).startswith("payload.workflow_id: Field required; payload.step_name: Field required")
+    assert refusal_of(transition).startswith(
+        "payload.workflow_id: Field required; payload.step_name: Field required"
+    )
 
 
 def test_a_message_has_an_end_and_no_values():

@@ -176,7 +176,11 @@ async def test_a_step_that_waited_and_comes_again_is_stored_once(bench: Bench):
 async def test_a_stamp_is_stored_once_for_each_file(bench: Bench):
     file_hash, op_id = new_hash(), uuid4()
     first = envelope_of(
-        Route.METADATA_STAMPED, file_hash=file_hash, op_id=op_id, intelligence_data={"analysis_type": "api"}, version=2
+        Route.METADATA_STAMPED,
+        file_hash=file_hash,
+        op_id=op_id,
+        intelligence_data={"analysis_type": "api"},
+        version=2,
     )
     second = envelope_of(Route.METADATA_STAMPED, file_hash=file_hash)
     other = envelope_of(Route.METADATA_STAMPED, envelope={"partition_key": first.key})
@@ -206,7 +210,9 @@ async def test_a_stamp_is_stored_once_for_each_file(bench: Bench):
             datetime.fromisoformat(told["created_at"]),
         )
     ]
-    assert bench.rows("SELECT intelligence_data FROM metadata_stamps WHERE file_hash <> %s", file_hash) == [(None,)]
+    assert bench.rows("SELECT intelligence_data FROM metadata_stamps WHERE file_hash <> %s", file_hash) == [
+        (None,)
+    ]
     assert bench.count("event_logs") == 3
 
 

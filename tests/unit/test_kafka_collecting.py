@@ -20,6 +20,8 @@ from testyard.kafka.selection import Selection
 from testyard.lab.servers.kafka_mock import MockKafka
 
 LONG = timedelta(seconds=20)
+# The mock lets nobody else into a group for that long, less one second.
+SESSION = {"session_timeout": timedelta(seconds=1.5)}
 SHORT = timedelta(milliseconds=200)
 
 
@@ -127,7 +129,7 @@ def test_an_event_that_arrived_before_counts(mock: MockKafka, kafka: Kafka) -> N
 def test_a_wait_in_vain_shows_the_last_events_that_did_arrive(mock: MockKafka, kafka: Kafka) -> None:
     topic = new_topic(mock)
     collector = kafka.collect("one", [topic])
-    with pytest.raises(NotMetError, match="arrived within 0.2 s; nothing arrived"):
+    with pytest.raises(NotMetError, match=r"arrived within 0\.2 s; nothing arrived"):
         collector.wait_for(Selection(), Deadline(SHORT))
     publish(kafka, topic, 0, 14)
     ids(collector, 15)
@@ -149,9 +151,7 @@ def test_what_must_never_arrive_is_noticed_whenever_it_arrives(mock: MockKafka, 
     publish(kafka, topic, 0, 3)
     ids(collector, 4)
     collector.never(Selection.of(topic, ["$.n=9"]), Deadline(SHORT))
-    with pytest.raises(
-        NotMetError, match=r"An event .* with \$.n=2 must not arrive, but did: .*\"event_id\":\"2\""
-    ):
+    with pytest.raises(NotMetError, match=r"An event .* with \$.n=2 must not arrive, but did: .*@2 "):
         collector.never(Selection.of(topic, ["$.n=2"]), Deadline(SHORT))
     later = kafka.publish_at_rate([outgoing(topic, {"n": n}) for n in range(4, 10)], 20)
     with pytest.raises(NotMetError, match=r"must not arrive, but did"):
@@ -218,7 +218,7 @@ def test_what_the_mock_drops_by_itself_is_noticed(mock: MockKafka, kafka: Kafka)
 
 def test_a_group_notices_dropped_records_too(mock: MockKafka, kafka: Kafka) -> None:
     topic = new_topic(mock, partitions=1)
-    collector = kafka.collect("one", [topic], group=f"group-of-{topic}", since=Start.BEGINNING)
+    collector = kafka.collect("one", [topic], group=f"group-of-{topic}", since=Start.BEGINNING, **SESSION)
     publish(kafka, topic, 0, 1)
     ids(collector, 2)
     collector.pause()
@@ -290,7 +290,7 @@ def test_a_collector_in_a_group_commits_what_it_has_read(mock: MockKafka, kafka:
     partition = partition_called(f"{topic}/0")
     assert committed_offsets(kafka, group, [partition]) == {partition: None}
     publish(kafka, topic, 0, 2)
-    collector = kafka.collect("one", [topic], group=group, since=Start.BEGINNING)
+    collector = kafka.collect("one", [topic], group=group, since=Start.BEGINNING, **SESSION)
     ids(collector, 3)
     wait_until(collector.commit, lambda it: it == {partition: 3}, Deadline(LONG), "the offset")
     assert committed_offsets(kafka, group, [partition]) == {partition: 3}
@@ -299,13 +299,13 @@ def test_a_collector_in_a_group_commits_what_it_has_read(mock: MockKafka, kafka:
 def test_a_collector_in_a_group_goes_on_where_the_group_has_committed(mock: MockKafka, kafka: Kafka) -> None:
     topic = new_topic(mock, partitions=1)
     publish(kafka, topic, 0, 4)
-    first = kafka.collect("one", [topic], group=f"group-of-{topic}", since=Start.BEGINNING)
+    first = kafka.collect("one", [topic], group=f"group-of-{topic}", since=Start.BEGINNING, **SESSION)
     first.wait_for(Selection(), Deadline(LONG), 5)
     first.seek(partition_called(f"{topic}/0"), 3)
     first.pause()
     first.commit()
     kafka.stop_collecting("one")
-    again = kafka.collect("one", [topic], group=f"group-of-{topic}", since=Start.BEGINNING)
+    again = kafka.collect("one", [topic], group=f"group-of-{topic}", since=Start.BEGINNING, **SESSION)
     assert ids(again, 2) == ["3", "4"]
 
 

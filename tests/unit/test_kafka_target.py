@@ -27,7 +27,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with an authority, a client's certificate, and its key, once encrypted."""
     directory = tmp_path_factory.mktemp("tls")
     authority = CertificateAuthority()
-    client = authority.issue("client", ["localhost"])
+    client = authority.issue("client")
     (directory / "authority.pem").write_text(authority.certificate, encoding="ascii")
     (directory / "client.pem").write_text(client.certificate, encoding="ascii")
     (directory / "client.key").write_text(client.key, encoding="ascii")

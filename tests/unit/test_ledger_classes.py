@@ -264,7 +264,7 @@ def test_what_is_stored_in_one_moment_has_no_order():
 
 
 def test_where_one_position_is_missing_moments_tell_the_order_of_that_place_only():
-    without = [*stored("e1", 11, position=1), *stored("e2", 10)]
+    without = [*stored("e1", 11), *stored("e2", 10, position=1)]
     other = [*stored("e3", 11, place="p", position=1), *stored("e4", 10, place="p", position=2)]
     assert overtaken(without, other) == {"e1": "e2"}
 
@@ -281,6 +281,12 @@ def test_only_events_with_one_key_in_one_place_have_an_order():
 
 def test_the_sender_may_know_the_key_alone():
     assert overtaken(stored("e1", 11, key=None), stored("e2", 10, key=None)) == {"e1": "e2"}
+
+
+def test_an_attempt_that_nobody_told_was_before_its_answer():
+    answers = [happened(Kind.ACKNOWLEDGED, f"e{number}", number, key="k") for number in (1, 2)]
+    arrivals = [happened(Kind.STORED, f"e{number}", 10 - number, key="k") for number in (1, 2)]
+    assert overtaken([*answers, *arrivals]) == {"e1": "e2"}
 
 
 def test_a_second_arrival_is_a_duplicate_and_not_out_of_order():
@@ -314,6 +320,11 @@ def test_only_the_places_that_match_count():
     )
     assert exactly_once(ledger, Kind.STORED, "orders").arrived == 1
     assert found(ledger, place="orders*") == {EventClass.DUPLICATED: {"e"}}
+    ledger.add(
+        happened(kind, "only there", 5, key="k", place="audit") for kind in (Kind.ACKNOWLEDGED, Kind.STORED)
+    )
+    assert nothing_lost(ledger, Kind.STORED).arrived == 2
+    assert found(ledger, place="orders") == {EventClass.LOST: {"only there"}}
     with pytest.raises(UserError, match=r"on 'nowhere'; places: '', 'orders', 'orders_copy', 'audit'\."):
         exactly_once(ledger, Kind.STORED, "nowhere")
 
@@ -342,6 +353,12 @@ def test_what_is_no_happening_is_refused_and_nothing_is_kept(wrong: object, said
     with pytest.raises(UserError, match=said.replace("(", r"\(")):
         ledger.add([Happening(Kind.STORED, "e", 1), wrong])
     assert (ledger.events, ledger.count(Kind.STORED)) == (0, 0)
+
+
+def test_what_happened_to_an_event_is_told_in_the_order_of_its_moments():
+    told = [happened(kind, "e", 10 - at) for at, kind in enumerate(Kind)]
+    (trace,) = ledger_of(*told).traces([0])
+    assert trace.happenings == tuple(reversed(told))
 
 
 def test_what_is_added_is_counted_and_found_again():

@@ -1,5 +1,7 @@
 """Rows become happenings, and a row that cannot says which it is and why."""
 
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
@@ -15,10 +17,21 @@ NOON_NS = 1_769_860_800_000_250_000
 STORED = Fields(Kind.STORED, "event_id", "created_at")
 
 
+@pytest.fixture
+def far_east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose own zone is not UTC."""
+    with monkeypatch.context() as context:
+        context.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
 def read(*rows: object, fields: Fields | None = STORED) -> list[Happening]:
     return list(read_records(rows, fields))
 
 
+@pytest.mark.usefixtures("far_east")
 @pytest.mark.parametrize(
     "at",
     [

@@ -219,6 +219,20 @@ class EventBus:
             raise NotMetError(message) from None
         return self.breaker(service, name)
 
+    def wait_for_changes(self, service: str, name: str, states: Sequence[str], within: timedelta) -> None:
+        """Wait until the last changes of a circuit breaker led from one state to the next.
+
+        Raises:
+            NotMetError: They did not, in time; tells its last changes.
+        """
+        wait_until(
+            lambda: [it["to"] for it in self.breaker(service, name)["transitions"]][-len(states) :],
+            lambda found: found == list(states),
+            Deadline(within),
+            f"the circuit breaker {name} of the {service} to have been {', then '.join(states)}",
+            interval=timedelta(milliseconds=10),
+        )
+
     def reset_breaker(self, service: str, name: str) -> None:
         """Close a circuit breaker, as an operator does."""
         self.client(service).call("POST", f"/breakers/{name}/reset")

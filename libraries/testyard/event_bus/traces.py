@@ -137,7 +137,7 @@ class Trace:
             for depth, span in self._below(top, shown):
                 missing = f"(parent {span.parent_id} is missing) " if depth == 0 and span.parent_id else ""
                 lines.append("  " * (depth + 1) + missing + self._line(span))
-        return "\n".join([f"trace {self.trace_id}, {len(self.spans)} spans, {_text(self.took)}:", *lines])
+        return "\n".join([f"trace {self.trace_id}, {_spans(self.spans)}, {_text(self.took)}:", *lines])
 
     def _below(self, top: Span, shown: set[str]) -> Iterator[tuple[int, Span]]:
         waiting = [(0, top)]
@@ -164,7 +164,7 @@ class Trace:
         orphans = self.orphans()
         if orphans:
             named = ", ".join(f"{it.service}: {it.name}" for it in orphans)
-            raise self._unmet(f"{len(orphans)} spans have a parent that no service has: {named}")
+            raise self._unmet(f"no service has the parent of {_spans(orphans)}: {named}")
         roots = self.roots()
         if len(roots) != 1:
             raise self._unmet(f"the trace is expected to have one beginning, found {len(roots)}")
@@ -231,7 +231,7 @@ class Trace:
         """
         failed = [f"{it.service}: {it.name}" for it in self.spans if it.status == "ERROR"]
         if failed:
-            raise self._unmet(f"{len(failed)} spans have failed: {', '.join(failed)}")
+            raise self._unmet(f"nothing is expected to fail, found {_spans(failed)}: {', '.join(failed)}")
 
     def _unmet(self, problem: str) -> NotMetError:
         return NotMetError(f"{problem[0].upper()}{problem[1:]}.\n{self.tree()}")
@@ -282,6 +282,10 @@ def _span(given: Mapping[str, Any]) -> Span:
         where = ".".join(map(str, first["loc"])) or "it"
         message = f"Not a span: {where}: {first['msg']}, found {first['input']!r}."
         raise UserError(message) from None
+
+
+def _spans(found: Sequence[object]) -> str:
+    return f"{len(found)} span{'' if len(found) == 1 else 's'}"
 
 
 def _duration(nanoseconds: int) -> timedelta:

@@ -15,7 +15,15 @@ from testyard.core.deadline import Deadline
 from testyard.core.errors import UserError
 from testyard.core.history import Happening
 from testyard.core.loop_thread import LoopThread
-from testyard.kafka.collecting import Collector, Isolation, Offsets, Reading, Start, records_gone
+from testyard.kafka.collecting import (
+    SESSION_TIMEOUT,
+    Collector,
+    Isolation,
+    Offsets,
+    Reading,
+    Start,
+    records_gone,
+)
 from testyard.kafka.connection import CONNECT_TIMEOUT, Connection, ProducerSettings
 from testyard.kafka.event import IDENTITY, Event, Identity, Outgoing, place_of
 from testyard.kafka.problems import RecordsGoneError
@@ -210,6 +218,7 @@ class Kafka(Connection):
         *,
         since: Since = Start.NOW,
         group: str | None = None,
+        session_timeout: timedelta = SESSION_TIMEOUT,
         isolation: Isolation = Isolation.READ_UNCOMMITTED,
         identity: Identity = IDENTITY,
     ) -> Collector:
@@ -220,6 +229,7 @@ class Kafka(Connection):
             topics: What it reads.
             since: Where it begins; a moment, or the offsets of some partitions, with the others from now.
             group: The consumer group that it joins: it begins where that has committed.
+            session_timeout: After which silence the group takes it for dead.
             isolation: Whether it reads what is not committed.
             identity: Where events have their ids.
 
@@ -230,7 +240,9 @@ class Kafka(Connection):
         if not topics:
             message = "Say which topics to collect."
             raise UserError(message)
-        reading = Reading(name, self._begin(topics, since), group, isolation, identity, self.options)
+        reading = Reading(
+            name, self._begin(topics, since), group, isolation, identity, session_timeout, self.options
+        )
         if name in self._collectors:
             self.stop_collecting(name)
         self._collectors[name] = Collector(self.loop, reading)
@@ -296,7 +308,8 @@ class Kafka(Connection):
         """
         start = self._begin(topics, since)
         ends = self.ends(list(start))
-        collector = Collector(self.loop, Reading(DRAIN_NAME, start, None, isolation, identity, self.options))
+        reading = Reading(DRAIN_NAME, start, None, isolation, identity, options=self.options)
+        collector = Collector(self.loop, reading)
         try:
             return collector.drain(ends, deadline)
         finally:

@@ -27,6 +27,9 @@ SHOWN = 10
 # How long a broker may keep a request that finds nothing: one that does not wake it up when an event comes answers
 # this much late.
 FETCH_WAIT = timedelta(milliseconds=20)
+SESSION_TIMEOUT = timedelta(seconds=10)
+# How many signs of life a member gives in that time.
+HEARTBEATS = 5
 # How often it is looked whether what was asked for has been reached.
 LOOK = timedelta(milliseconds=50)
 
@@ -59,6 +62,7 @@ class Reading:
         group: The consumer group that it joins; None: it reads every partition, and nobody knows.
         isolation: Whether it reads what is not committed.
         identity: Where events have their ids.
+        session_timeout: After which silence its group takes it for dead.
         options: What the client needs to connect.
     """
 
@@ -67,6 +71,7 @@ class Reading:
     group: str | None = None
     isolation: Isolation = Isolation.READ_UNCOMMITTED
     identity: Identity = IDENTITY
+    session_timeout: timedelta = SESSION_TIMEOUT
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -266,6 +271,8 @@ class Collector:
             auto_offset_reset="earliest" if reading.group else "none",
             isolation_level=reading.isolation.value,
             fetch_max_wait_ms=round(FETCH_WAIT.total_seconds() * 1000),
+            session_timeout_ms=round(reading.session_timeout.total_seconds() * 1000),
+            heartbeat_interval_ms=round(reading.session_timeout.total_seconds() * 1000 / HEARTBEATS),
         )
         try:
             if reading.group:

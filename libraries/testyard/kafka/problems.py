@@ -54,8 +54,10 @@ def reason(problem: BaseException) -> str:
         case OSError(errno=int(number)) if number > 0:
             text = os.strerror(number)
         case KafkaError():
-            told = " ".join(str(part) for part in problem.args if isinstance(part, str))
-            text = told or getattr(problem, "description", "") or type(problem).__name__
+            # What the broker said, or what the protocol says of its answer; and what the protocol calls that.
+            told = " ".join(part for part in problem.args if isinstance(part, str))
+            told = told or getattr(problem, "description", "")
+            text = ": ".join(filter(None, [getattr(problem, "message", ""), told])) or type(problem).__name__
         case _:
             text = str(problem) or type(problem).__name__
     return " ".join(text.split()).rstrip(".")

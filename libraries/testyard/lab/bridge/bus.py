@@ -137,6 +137,26 @@ class Bus:
             self._give_up(making)
             raise failure
 
+    async def ask(self) -> None:
+        """Ask a broker for what every broker knows.
+
+        Raises:
+            KafkaError: None answers.
+        """
+        making = self._in_the_making()
+        try:
+            async with asyncio.timeout(self._settings.request_timeout.total_seconds()):
+                producer = await _made(making)
+                if await producer.client.force_metadata_update():
+                    return
+        except TimeoutError:
+            pass
+        except KafkaError:
+            self._give_up(making)
+            raise
+        message = f"No broker answers within {self._settings.request_timeout.total_seconds():g} s."
+        raise KafkaTimeoutError(message)
+
     def renew(self) -> None:
         """Use another producer from now on: this one may be looking for the brokers where they are no more."""
         if self._producer is not None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets as secrets_module
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final
 
 from fastapi import APIRouter, HTTPException, Request
 
 from testyard.lab.bridge.breaker import BreakerState, CircuitBreaker
 from testyard.lab.bridge.outbox import Outbox
+from testyard.lab.bridge.probing import Ask, Probe
 from testyard.lab.bridge.publisher import Publisher
 from testyard.lab.bridge.settings import Secrets, Settings
 from testyard.lab.bridge.tables import migrate, open_tables
-from testyard.lab.database import Pool
+from testyard.lab.database import Pool, fetch
 
 VERSION: Final = "1.0.0"
+CANCELLED_AGAIN_AFTER: Final = timedelta(milliseconds=200)
 
 
 @dataclass
@@ -45,6 +49,7 @@ class Node:
     database_breaker: CircuitBreaker
     publisher: Publisher
     breakers: dict[str, CircuitBreaker] = field(default_factory=dict)
+    _probing: list[asyncio.Task[None]] = field(default_factory=list)
     degraded_for: list[Callable[[], list[str]]] = field(default_factory=list)
     unhealthy_for: list[Callable[[], list[str]]] = field(default_factory=list)
 
@@ -66,6 +71,20 @@ class Node:
     def failures(self) -> list[str]:
         """Why the service is unhealthy; nothing when it is not."""
         return [reason for ask in self.unhealthy_for for reason in ask()]
+
+    def keep_probing(self, breaker: CircuitBreaker, ask: Ask) -> None:
+        """Have a breaker's other side asked, once its time is over, until the node ends."""
+        probe = Probe(breaker, ask)
+        every = self.settings.bus.look_after
+        self._probing.append(asyncio.create_task(probe.run(every), name=f"probe {breaker.name}"))
+
+    async def stop_probing(self) -> None:
+        """Ask nobody any more."""
+        while pending := [task for task in self._probing if not task.done()]:
+            for task in pending:
+                task.cancel()
+            # psycopg may lose a cancellation that comes together with an answer (Python 3.11).
+            await asyncio.wait(pending, timeout=CANCELLED_AGAIN_AFTER.total_seconds())
 
 
 @asynccontextmanager
@@ -90,7 +109,11 @@ async def open_node(service: str, settings: Settings, secrets: Secrets) -> Async
             node = Node(service, instance, settings, pool, breaker, publisher)
             node.new_breaker(breaker)
             node.new_breaker(publisher.breaker)
-            yield node
+            node.keep_probing(breaker, lambda: fetch(pool, "SELECT 1"))
+            try:
+                yield node
+            finally:
+                await node.stop_probing()
 
 
 operations = APIRouter()

@@ -206,6 +206,10 @@ class OnextreeClient:
     ) -> None:
         await self._calls.__aexit__(kind, problem, trace)
 
+    async def ask(self) -> None:
+        """Ask whether the OnexTree is there; raises whatever says that it is not."""
+        await self._calls.call("GET", "/health")
+
     async def intelligence(
         self, context: str, *, include_patterns: bool = True, include_relationships: bool = True
     ) -> Intelligence:

@@ -23,15 +23,15 @@ from typing import Any, Self
 from uuid import UUID, uuid4
 from weakref import WeakValueDictionary
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel
 
 from testyard.lab.bridge.breaker import BreakerState, CircuitBreaker, CircuitOpenError, Transition
-from testyard.lab.bridge.bus import REFUSED, Answer, Bus, UnansweredError, client_settings, refuse_too_large
+from testyard.lab.bridge.bus import REFUSED, Answer, Bus, UnansweredError, refuse_too_large
 from testyard.lab.bridge.envelope import Envelope, SecurityContext, SigningKey
 from testyard.lab.bridge.outbox import Outbox
 from testyard.lab.bridge.outbox_file import Headers
+from testyard.lab.bridge.probing import Probe
 from testyard.lab.bridge.replay import Replay
 from testyard.lab.bridge.settings import Settings
 from testyard.lab.bridge.topics import Route
@@ -92,6 +92,8 @@ class Publisher:
         self._none_under_way.set()
         self._closing = False
         self.breaker.when_it_changes(self._renew_after_a_probe)
+        self._probe = Probe(self.breaker, self._bus.ask)
+        self._probing: asyncio.Task[None] | None = None
 
     @property
     def replayed(self) -> int:
@@ -101,6 +103,7 @@ class Publisher:
     async def __aenter__(self) -> Self:
         await self.outbox.open()
         self._replaying = asyncio.create_task(self._replay.run(), name="replay")
+        self._probing = asyncio.create_task(self._probe.run(self._settings.bus.look_after), name="probe the bus")
         return self
 
     async def __aexit__(
@@ -108,9 +111,10 @@ class Publisher:
     ) -> None:
         # What is under way ends, in Kafka or in the outbox; what comes now goes to the outbox.
         self._closing = True
-        if self._replaying is not None:
-            self._replaying.cancel()
-            await asyncio.wait([self._replaying])
+        for task in (self._replaying, self._probing):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         await self._bus.close()
         await self._none_under_way.wait()
         await self.outbox.close()

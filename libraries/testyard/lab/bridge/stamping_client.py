@@ -130,6 +130,10 @@ class StampingClient:
     ) -> None:
         await self._calls.__aexit__(kind, problem, trace)
 
+    async def ask(self) -> None:
+        """Ask whether the stamping service is there; raises whatever says that it is not."""
+        await self._calls.call("GET", "/health")
+
     async def stamp(
         self,
         content: str,

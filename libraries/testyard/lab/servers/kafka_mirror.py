@@ -8,8 +8,8 @@ its headers, one of each for every mirror that it came through:
 
 A record that has been in a region is not copied there again. What a mirror has read is committed, for a consumer
 group in the source cluster, after the target has acknowledged it: nothing is lost, and what was under way when
-something broke may be copied twice. The records of a partition are copied in their order, into the partition of
-the same number.
+something broke may be copied twice. The mirror reads alone: that group has no members, and nobody is to join it.
+The records of a partition are copied in their order, into the partition of the same number.
 
 Source: MirrorMaker 2 (Kafka improvement proposal 382), which renames topics where this one has headers.
 """

@@ -51,7 +51,7 @@ EMPTY_EVERYTHING = """
 # What differs from the documented waits, so that a suite does not wait for minutes.
 SHORTER: dict[str, Any] = {
     "bus": {
-        "request_timeout": 0.5,
+        "request_timeout": 0.3,
         "retry_backoff": 0.05,
         "breaker": {"failures": 5, "open_for": 0.3, "successes": 3, "probes": 3},
         "look_after": 0.1,
@@ -61,8 +61,8 @@ SHORTER: dict[str, Any] = {
         "breaker": {"failures": 5, "open_for": 0.5, "successes": 2, "probes": 3},
     },
     "orchestrator": {
-        "stamping_timeout": 0.5,
-        "onextree_timeout": 0.5,
+        "stamping_timeout": 1,
+        "onextree_timeout": 1,
         "workflow_timeout": 20,
         "workflow_grace": 5,
         "breaker": {"failures": 5, "open_for": 0.5, "successes": 2, "probes": 3},

@@ -20,7 +20,7 @@ from testyard.lab.bridge.adapter.store import Store
 from testyard.lab.bridge.breaker import BreakerState
 from testyard.lab.bridge.envelope import SigningKey
 from testyard.lab.bridge.node import Node
-from testyard.lab.waiting import Backoff, elapse, happens
+from testyard.lab.waiting import LONGEST_RETRY, Backoff, elapse, happens
 
 POOL_IN_USE: Final = 0.8
 """The share of the connections from which on the adapter is degraded (contract page "event-bus", 3.5)."""
@@ -78,20 +78,22 @@ class Adapter:
     async def _consume_for_ever(self) -> None:
         backoff = Backoff()
         while True:
+            began = time.monotonic()
             try:
-                await self._consume(backoff)
+                await self._consume()
             except* KafkaError as problems:
                 self._kafka_trouble = "; ".join(repr(problem) for problem in problems.exceptions)
                 _log.warning("Kafka: %s", self._kafka_trouble)
+            if time.monotonic() - began > LONGEST_RETRY.total_seconds():
+                backoff.reset()
             await elapse(backoff.next())
 
-    async def _consume(self, backoff: Backoff) -> None:
+    async def _consume(self) -> None:
         settings = self._node.settings
         consumer = new_consumer(settings, self._node.instance)
         try:
             await consumer.start()
             self._kafka_trouble = None
-            backoff.reset()
             self.consumption = Consumption(
                 consumer,
                 settings.adapter,

@@ -9,10 +9,9 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from testyard.core.errors import UserError
 
@@ -34,11 +33,10 @@ class QueryType(Enum):
     PATH = "path"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One file or directory.
 
-    Attributes:
+    Args:
         path: From the project's root, with slashes.
         name: Its last part.
         is_directory: Whether it is one.
@@ -80,6 +78,7 @@ class Tree:
         self.total_directories = len(self.entries) - self.total_files
         self.total_size = sum(each.size for each in self.entries)
         self.extensions = Counter(each.extension for each in self.entries if each.extension)
+        self._paths = [f"/{each.path.lower()}" for each in self.entries]
         self._by_extension: dict[str, list[Entry]] = {}
         self._by_name: dict[str, list[Entry]] = {}
         for each in self.entries:
@@ -108,7 +107,7 @@ class Tree:
                 names = [name for name in self._by_name if text in name]
                 return [each for name in sorted(names, key=len) for each in self._by_name[name]]
             case _:
-                return [each for each in self.entries if text in f"/{each.path.lower()}"]
+                return [each for each, path in zip(self.entries, self._paths, strict=True) if text in path]
 
     def stats(self) -> dict[str, Any]:
         """The project in numbers."""

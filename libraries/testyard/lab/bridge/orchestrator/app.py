@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
-from testyard.lab.bridge.node import VERSION, open_node, operations
+from testyard.lab.bridge.breaker import CircuitOpenError
+from testyard.lab.bridge.bus import REFUSED
+from testyard.lab.bridge.ending import end_tasks
+from testyard.lab.bridge.node import VERSION, node_of, open_node, operations
 from testyard.lab.bridge.onextree_client import OnextreeClient
 from testyard.lab.bridge.orchestrator import bus_api
-from testyard.lab.bridge.orchestrator.engine import Orchestrator
+from testyard.lab.bridge.orchestrator.engine import Orchestrator, StoppingError
 from testyard.lab.bridge.orchestrator.recovery import resume_for_ever
 from testyard.lab.bridge.orchestrator.services import Services
-from testyard.lab.bridge.orchestrator.workflow import WorkflowRequest
+from testyard.lab.bridge.orchestrator.stored import read_stored
+from testyard.lab.bridge.orchestrator.workflow import Workflow, WorkflowRequest
 from testyard.lab.bridge.settings import Secrets, Settings
 from testyard.lab.bridge.stamping_client import StampingClient
 from testyard.lab.bridge.topics import Route
-from testyard.lab.database import fetch
+from testyard.lab.database import DatabaseUnavailableError
 
 SERVICE: Final = "orchestrator"
 LARGEST_BATCH: Final = 1000
-
-STORED: Final = """
-    SELECT id AS workflow_id, correlation_id, current_state AS state, namespace, started_at, completed_at,
-        execution_time_ms, error_message
-    FROM workflow_executions WHERE id = %(id)s"""
+ONEXTREE_RETRIES: Final = 1
+"""How often OnexTree is asked again within the time that it has (contract page "event-bus", 3.9)."""
 
 router = APIRouter(prefix="/api/v1/workflows")
 
@@ -56,10 +59,10 @@ def orchestrator_of(request: Request) -> Orchestrator:
 async def run(request: Request, wanted: WorkflowRequest, response: Response, wait: bool = True) -> dict[str, Any]:
     """Take a workflow on, and answer when it has ended, or at once with 202."""
     orchestrator = orchestrator_of(request)
-    workflow = await orchestrator.accept(wanted)
+    (workflow,) = _taken_on(await orchestrator.accept([wanted]))
     if wait:
         await orchestrator.end_of(workflow)
-    else:
+    if not workflow.has_ended:
         response.status_code = 202
     return workflow.answer()
 
@@ -67,8 +70,7 @@ async def run(request: Request, wanted: WorkflowRequest, response: Response, wai
 @router.post("/batch", status_code=202)
 async def run_batch(request: Request, batch: Batch) -> dict[str, Any]:
     """Take several workflows on; answers when all of them would outlive a crash."""
-    orchestrator = orchestrator_of(request)
-    accepted = await asyncio.gather(*(orchestrator.accept(each) for each in batch.workflows))
+    accepted = _taken_on(await orchestrator_of(request).accept(batch.workflows))
     return {
         "workflows": [
             {"workflow_id": str(it.workflow_id), "correlation_id": str(it.correlation_id)} for it in accepted
@@ -76,16 +78,39 @@ async def run_batch(request: Request, batch: Batch) -> dict[str, Any]:
     }
 
 
+def _taken_on(accepted: Sequence[Workflow | BaseException]) -> list[Workflow]:
+    """The workflows that were taken on.
+
+    Raises:
+        HTTPException: Not all were; tells why one was not.
+    """
+    workflows = [it for it in accepted if isinstance(it, Workflow)]
+    for number, problem in enumerate(accepted):
+        if isinstance(problem, Workflow):
+            continue
+        others = f" {len(workflows)} of {len(accepted)} were taken on." if len(accepted) > 1 else ""
+        if isinstance(problem, REFUSED):
+            reason = f"Workflow {number} is too large for an event of the bus: {problem}{others}"
+            raise HTTPException(413, reason) from problem
+        if isinstance(problem, StoppingError):
+            raise HTTPException(503, f"The orchestrator is about to end.{others}") from problem
+        reason = f"Workflow {number} would not outlive a crash, as nothing can keep an event: {problem}{others}"
+        raise HTTPException(503, reason) from problem
+    return workflows
+
+
 @router.get("/{workflow_id}")
 async def read(request: Request, workflow_id: UUID) -> dict[str, Any]:
     """How a workflow is."""
     found = orchestrator_of(request).find(workflow_id)
-    if found is not None:
-        return found.answer()
-    rows = await fetch(request.app.state.node.pool, STORED, {"id": workflow_id})
-    if not rows:
+    if found is None:
+        try:
+            found = await read_stored(node_of(request), workflow_id)
+        except (DatabaseUnavailableError, CircuitOpenError) as problem:
+            raise HTTPException(503, f"The database is away: {problem}") from problem
+    if found is None:
         raise HTTPException(404, f"There is no workflow {workflow_id}.")
-    return dict(rows[0])
+    return found.answer()
 
 
 metrics_router = APIRouter()
@@ -98,9 +123,9 @@ async def metrics(request: Request) -> dict[str, Any]:
     return {
         "in_flight": len(orchestrator.in_flight),
         "most_in_flight": orchestrator.most_in_flight,
-        **{name: orchestrator.counts[name] for name in ("accepted", "completed", "failed", "resumed")},
-        "publisher": request.app.state.node.publisher.metrics(),
-        "topics": {route.name: route.topic(request.app.state.node.settings.environment) for route in Route},
+        **orchestrator.counts,
+        "publisher": node_of(request).publisher.metrics(),
+        "topics": {route.name: route.topic(node_of(request).settings.environment) for route in Route},
     }
 
 
@@ -117,12 +142,12 @@ def create_app(settings: Settings, secrets: Secrets) -> FastAPI:
         async with AsyncExitStack() as stack:
             node = await stack.enter_async_context(open_node(SERVICE, settings, secrets))
             stamping = await stack.enter_async_context(StampingClient(settings))
-            onextree = await stack.enter_async_context(OnextreeClient(settings))
+            onextree = await stack.enter_async_context(OnextreeClient(settings, retries=ONEXTREE_RETRIES))
+            orchestrator = Orchestrator(node, Services(node, stamping, onextree))
+            stack.push_async_callback(orchestrator.stop)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            orchestrator = Orchestrator(node, Services(node, stamping, onextree), tasks)
-            resuming = tasks.create_task(resume_for_ever(node, orchestrator))
-            stack.callback(orchestrator.stop)
-            stack.callback(resuming.cancel)
+            resuming = tasks.create_task(resume_for_ever(node, orchestrator), name="resume")
+            stack.push_async_callback(end_tasks, [resuming])
             application.state.node = node
             application.state.orchestrator = orchestrator
             yield
@@ -130,4 +155,13 @@ def create_app(settings: Settings, secrets: Secrets) -> FastAPI:
     application = FastAPI(title="Orchestrator", version=VERSION, lifespan=lifespan)
     for each in (router, bus_api.router, metrics_router, operations):
         application.include_router(each)
+    application.add_exception_handler(RequestValidationError, _say_what_is_wrong)
     return application
+
+
+async def _say_what_is_wrong(request: Request, problem: Exception) -> Response:
+    """Answer a request that is not understood, without the file that was in it."""
+    assert isinstance(problem, RequestValidationError)
+    found = [{"loc": it["loc"], "msg": it["msg"]} for it in problem.errors()]
+    # What is no text can stand in a message, too, and has to be escaped.
+    return Response(json.dumps({"detail": found}), status_code=422, media_type="application/json")

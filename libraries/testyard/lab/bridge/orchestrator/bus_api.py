@@ -6,9 +6,11 @@ import time
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import to_json
 
+from testyard.lab.bridge.bus import REFUSED
 from testyard.lab.bridge.catalogue import PAYLOADS
 from testyard.lab.bridge.node import node_of
 from testyard.lab.bridge.topics import Route
@@ -46,6 +48,8 @@ class Event(BaseModel):
     @field_validator("payload")
     @classmethod
     def _fits(cls, given: dict[str, Any], others: ValidationInfo) -> dict[str, Any]:
+        # JSON can say what is no text, such as half a surrogate pair, and what cannot be said in it again.
+        to_json(given)
         if "route" in others.data:
             PAYLOADS[Route[others.data["route"]]].model_validate(given)
         return given
@@ -67,7 +71,7 @@ class Events(BaseModel):
 async def publish(request: Request, wanted: Events) -> dict[str, Any]:
     """Publish events; each answer says whether Kafka has it or it waits, and how long that took."""
     node = node_of(request)
-    answers = []
+    answers: list[dict[str, Any]] = []
     for event in wanted.events:
         route = Route[event.route]
         envelope = node.publisher.envelope(
@@ -77,7 +81,12 @@ async def publish(request: Request, wanted: Events) -> dict[str, Any]:
             partition_key=event.partition_key,
         )
         began = time.monotonic()
-        delivery = await node.publisher.deliver(route.topic(node.settings.environment), envelope)
+        try:
+            delivery = await node.publisher.deliver(route.topic(node.settings.environment), envelope)
+        except (*REFUSED, OSError) as problem:
+            status = 503 if isinstance(problem, OSError) else 413
+            before = f"{len(answers)} of {len(wanted.events)} events were published before it."
+            raise HTTPException(status, f"This {event.route} cannot be published: {problem} {before}") from problem
         answers.append(
             {
                 "event_id": str(envelope.event_id),

@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from aiokafka.errors import KafkaError
-
 from testyard.lab.bridge.ending import end_tasks
 from testyard.lab.bridge.events import Step, WorkflowState
 from testyard.lab.bridge.node import Node
@@ -27,8 +25,6 @@ COUNTED: Final = ("accepted", "completed", "failed", "resumed")
 
 WITHOUT_INTELLIGENCE: Final = "onextree_unavailable_skip_intelligence"
 WITHOUT_STAMP: Final = "metadata_stamping_in_memory_hash"
-
-Accepted = asyncio.Future[None]
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +55,7 @@ class Orchestrator:
         self._telling = Telling(node.publisher)
         self._running: dict[UUID, asyncio.Task[None]] = {}
         # Only while nobody can be told yet that the workflow was taken on.
-        self._accepting: dict[UUID, Accepted] = {}
+        self._accepting: dict[UUID, asyncio.Future[None]] = {}
         self._ended: OrderedDict[UUID, Workflow] = OrderedDict()
         self._stopping = False
         node.degraded_for.append(self._telling.outage.reasons)
@@ -77,7 +73,9 @@ class Orchestrator:
         """
         wanted = [Workflow(request, request.correlation_id or uuid4()) for request in requests]
         # Only those that may have been taken on by an earlier process: a new id cannot be in the tables.
-        asked_for = [it.correlation_id for it in wanted if it.request.correlation_id and not self.find(it.workflow_id)]
+        asked_for = [
+            it.correlation_id for it in wanted if it.request.correlation_id and not self.find(it.workflow_id)
+        ]
         for stored in await find_stored(self._node, asked_for) if asked_for else ():
             self.resume(stored)
         return await asyncio.gather(*map(self._accept, wanted), return_exceptions=True)
@@ -88,7 +86,7 @@ class Orchestrator:
             if self._stopping:
                 raise StoppingError
             known = workflow
-            self._accepting[workflow.workflow_id] = Accepted()
+            self._accepting[workflow.workflow_id] = asyncio.get_running_loop().create_future()
             self._start(workflow)
         accepted = self._accepting.get(workflow.workflow_id)
         if accepted is not None:
@@ -139,8 +137,7 @@ class Orchestrator:
 
     async def _live(self, workflow: Workflow) -> None:
         try:
-            if await self._is_taken_on(workflow):
-                await self._run(workflow)
+            if await self._is_taken_on(workflow) and await self._run(workflow):
                 self.counts[workflow.state.value.lower()] += 1
                 self._remember(workflow)
         finally:
@@ -153,7 +150,7 @@ class Orchestrator:
             return True
         try:
             await self._telling.started(workflow)
-        except (KafkaError, OSError) as problem:
+        except Exception as problem:
             accepted.set_exception(problem)
             # Nobody may be waiting any more.
             accepted.exception()
@@ -166,14 +163,16 @@ class Orchestrator:
             accepted.cancel()
             del self._accepting[workflow.workflow_id]
 
-    async def _run(self, workflow: Workflow) -> None:
+    async def _run(self, workflow: Workflow) -> bool:
+        """Run a workflow to its end; whether that could be told."""
+        await self._work(workflow)
         try:
-            await self._work(workflow)
             await self._telling.ended(workflow)
         except Exception:
             # The row stays unfinished: the next process tries again.
             _log.exception("the end of the workflow %s could not be told", workflow.workflow_id)
-            workflow.state = WorkflowState.FAILED
+            return False
+        return True
 
     async def _work(self, workflow: Workflow) -> None:
         settings = self._node.settings.orchestrator

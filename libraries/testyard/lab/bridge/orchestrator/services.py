@@ -111,6 +111,8 @@ class Services:
         self._hash_without_stamping = settings.hash_without_stamping
         stamping_breaker = node.new_breaker(CircuitBreaker(STAMPING, settings.breaker))
         onextree_breaker = node.new_breaker(CircuitBreaker(ONEXTREE, settings.breaker))
+        node.keep_probing(stamping_breaker, stamping.ask)
+        node.keep_probing(onextree_breaker, onextree.ask)
         places = settings.concurrent_calls
         self._ask_stamping = _Guarded(stamping_breaker, settings.stamping_timeout, places)
         self._ask_onextree = _Guarded(onextree_breaker, settings.onextree_timeout, places)

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-import psycopg
 from pydantic import ValidationError
 
 from testyard.lab.bridge.breaker import CircuitOpenError
@@ -24,7 +23,9 @@ COLUMNS: Final = """
 
 BY_ID: Final = f"SELECT {COLUMNS} FROM workflow_executions WHERE id = %(id)s"
 
-BY_CORRELATION: Final = f"SELECT {COLUMNS} FROM workflow_executions WHERE correlation_id = ANY(%(correlation_ids)s)"
+BY_CORRELATION: Final = (
+    f"SELECT {COLUMNS} FROM workflow_executions WHERE correlation_id = ANY(%(correlation_ids)s)"
+)
 
 UNFINISHED: Final = f"""
     SELECT {COLUMNS} FROM workflow_executions
@@ -63,14 +64,15 @@ async def find_stored(node: Node, correlation_ids: Sequence[UUID]) -> list[Workf
             rows = await fetch(node.pool, BY_CORRELATION, {"correlation_ids": list(correlation_ids)})
     except _AWAY:
         return []
-    return [_workflow(row) for row in rows if row["request"] is None or _request(row) is not None]
+    found = ((_workflow(row), _request(row)) for row in rows)
+    return [workflow for workflow, request in found if workflow.has_ended or request is not None]
 
 
 class Unfinished:
     """Finds workflows that an earlier process has left unfinished.
 
-    There is one orchestrator in an environment; a workflow that another instance has taken on belongs to one that has
-    ended.
+    There is one orchestrator in an environment; a workflow that another instance has taken on belongs to one that
+    has ended.
 
     Args:
         node: The orchestrator's.

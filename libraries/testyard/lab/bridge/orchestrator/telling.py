@@ -1,8 +1,8 @@
 """What a workflow tells on the bus, and in which order.
 
-Every event has an id that follows from the workflow and from what it tells. A workflow that is resumed after a crash
-publishes the same ids again, and what stores events by their ids stores them once. A workflow ends once: its last
-transition and its end have one id each, whether it completes or fails.
+Every event has an id that follows from the workflow and from what it tells. A workflow that is resumed after a
+crash publishes the same ids again, and what stores events by their ids stores them once. A workflow ends once: its
+last transition and its end have one id each, whether it completes or fails.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ WAYS: Final = {
 }
 
 LARGEST_CONTENT: Final = 1024 * 1024
-"""Characters of a file's content; an event of the bus, which has to take the request as a whole, may be smaller."""
+"""Characters of a file's content; one that an event of the bus does not take is refused, too."""
 LONGEST_NAMESPACE: Final = 255
 LONGEST_ERROR: Final = 1000
 """Characters of the reason for which a workflow fails."""
