@@ -315,7 +315,8 @@ class Bench:
 
 KNOWN_WORKFLOWS = """
     INSERT INTO workflow_executions (id, correlation_id, workflow_type, current_state, namespace, started_at)
-    SELECT id, id, 'metadata_stamping', 'PROCESSING', 'omninode.services.metadata', now() FROM unnest(%s::uuid[]) AS id"""
+    SELECT id, id, 'metadata_stamping', 'PROCESSING', 'omninode.services.metadata', now()
+    FROM unnest(%s::uuid[]) AS id"""
 
 
 @asynccontextmanager

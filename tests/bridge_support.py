@@ -22,6 +22,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from fastapi import FastAPI
 from psycopg.types.json import Jsonb
 from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route as HttpRoute
 from testyard.core.deadline import Deadline
 from testyard.lab.bridge.breaker import BreakerSettings
 from testyard.lab.bridge.envelope import SigningKey
@@ -37,7 +41,7 @@ from testyard.lab.bridge.tables import migrate
 from testyard.lab.bridge.topics import Route, dead_letter_topic
 from testyard.lab.children import wait_for_the_end
 from testyard.lab.servers.kafka_mock import MockKafka
-from testyard.lab.servers.loop_thread import loopback_listener
+from testyard.lab.servers.loop_thread import LOOPBACK, LoopThread, loopback_listener
 from testyard.lab.waiting import elapse
 
 Value = TypeVar("Value")
@@ -106,9 +110,9 @@ async def called_here(application: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def served(application: Any, *, with_lifespan: bool = True) -> AsyncIterator[str]:
+async def served(application: Any, *, with_lifespan: bool = True, port: int = 0) -> AsyncIterator[str]:
     """The URL of an application that is served on the running loop."""
-    listener = loopback_listener()
+    listener = loopback_listener(port)
     server = uvicorn.Server(
         uvicorn.Config(
             application,
@@ -127,6 +131,41 @@ async def served(application: Any, *, with_lifespan: bool = True) -> AsyncIterat
     finally:
         server.should_exit = True
         await serving
+
+
+class HealthDouble(LoopThread):
+    """Something that only says how it is, at ``/health`` and everywhere else.
+
+    Attributes:
+        port: Where it answers; 0 before ``start``, and then always the same one.
+        asked: How often it was.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("health double")
+        self.port = 0
+        self.asked = 0
+        self._said: tuple[dict[str, Any], int] = ({"status": "healthy"}, 200)
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    def tell(self, status: str, http_status: int = 200) -> None:
+        """Let it say so from now on."""
+        self._said = ({"status": status}, http_status)
+
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        async def say(_: Request) -> Response:
+            self.asked += 1
+            return JSONResponse(*self._said)
+
+        application = Starlette(routes=[HttpRoute("/{path:path}", say)])
+        async with served(application, with_lifespan=False, port=self.port) as url:
+            self.port = int(url.rpartition(":")[2])
+            yield
 
 
 @dataclass

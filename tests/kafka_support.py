@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
@@ -137,4 +139,49 @@ def relay(context: ssl.SSLContext, host: str, port: int) -> Iterator[int]:
         yield server.sockets[0].getsockname()[1]
     finally:
         loop.run(end(server))
+        loop.stop()
+
+
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port that nobody listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@contextmanager
+def refusing_broker(code: int, said: str) -> Iterator[int]:
+    """A broker that lets nobody in (SaslHandshake version 1, SaslAuthenticate version 0)."""
+    loop = LoopThread("refusing broker")
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def request() -> tuple[int, int]:
+            (length,) = struct.unpack(">i", await reader.readexactly(4))
+            api, _, correlation = struct.unpack(">hhi", (await reader.readexactly(length))[:8])
+            return api, correlation
+
+        apis = struct.pack(">ihhhhhhhhh", 3, 3, 0, 1, 17, 0, 1, 36, 0, 0)
+        text = said.encode()
+        answers = {
+            18: struct.pack(">h", 0) + apis,
+            17: struct.pack(">hi", 0, 1) + struct.pack(">h5s", 5, b"PLAIN"),
+            36: struct.pack(">hh", code, len(text)) + text + struct.pack(">i", 0),
+        }
+        try:
+            while True:
+                api, correlation = await request()
+                body = struct.pack(">i", correlation) + answers[api]
+                writer.write(struct.pack(">i", len(body)) + body)
+        except asyncio.IncompleteReadError:
+            writer.close()
+
+    async def listen() -> asyncio.Server:
+        return await asyncio.start_server(answer, "127.0.0.1", 0)
+
+    server = loop.run(listen())
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.get_loop().call_soon_threadsafe(server.close)
         loop.stop()

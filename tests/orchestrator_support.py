@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4, uuid5
 
 import httpx
-from bridge_support import ENVIRONMENT, Event, called_here, events_of, secrets_of, served, short_settings
+from anyio.from_thread import start_blocking_portal
+from bridge_support import (
+    BREAKER,
+    ENVIRONMENT,
+    PATIENCE,
+    Event,
+    called_here,
+    events_of,
+    migrated,
+    running_bus,
+    secrets_of,
+    served,
+    short_settings,
+)
 from fastapi import FastAPI
-from publisher_support import behind_a_proxy
 from pydantic import BaseModel
 from testyard.lab.bridge.discovery.services import ONEXTREE, STAMPING
 from testyard.lab.bridge.envelope import Envelope, SecurityContext, SigningKey
@@ -25,7 +38,14 @@ from testyard.lab.bridge.orchestrator.app import create_app as create_orchestrat
 from testyard.lab.bridge.orchestrator.engine import Orchestrator
 from testyard.lab.bridge.reducer.aggregation import Execution, execution_of
 from testyard.lab.bridge.reducer.service import Reducer
-from testyard.lab.bridge.settings import ConsumerSettings, DiscoverySettings, OrchestratorSettings, Settings
+from testyard.lab.bridge.settings import (
+    BusSettings,
+    ConsumerSettings,
+    DiscoverySettings,
+    OrchestratorSettings,
+    Settings,
+    StampingSettings,
+)
 from testyard.lab.bridge.stamping.app import create_app as create_stamping
 from testyard.lab.bridge.topics import Route
 from testyard.lab.servers.fault_proxy import FaultProxy
@@ -46,9 +66,12 @@ REDUCER = ConsumerSettings(
 )
 
 
+BUS = BusSettings(request_timeout=timedelta(seconds=5), breaker=BREAKER, look_after=timedelta(milliseconds=100))
+
+
 def lab_settings(bootstrap_servers: str, directory: Path, **sections: Any) -> Settings:
     """The services' settings with short waits; sections as of ``short_settings``."""
-    return short_settings(bootstrap_servers, directory, **{"reducer": REDUCER, **sections})
+    return short_settings(bootstrap_servers, directory, **{"bus": BUS, "reducer": REDUCER, **sections})
 
 
 class Story:
@@ -163,10 +186,11 @@ async def reducing(node: Node, signing_key: SigningKey | None = None) -> AsyncIt
         yield reducer
 
 
+# What is well is not taken for slow on a machine that is busy.
 ORCHESTRATOR: dict[str, Any] = {
-    "stamping_timeout": 0.5,
-    "onextree_timeout": 0.5,
-    "workflow_timeout": 20,
+    "stamping_timeout": 20,
+    "onextree_timeout": 20,
+    "workflow_timeout": 40,
     "workflow_grace": 5,
     "breaker": {"failures": 5, "open_for": 0.4, "successes": 2, "probes": 3},
     "resume_after": 0.2,
@@ -175,12 +199,49 @@ WORKFLOWS = "/api/v1/workflows"
 
 
 @dataclass
+class Neighbours:
+    """What an orchestrator works with: real services in a thread of their own.
+
+    Attributes:
+        kafka: The brokers, with all topics.
+        url: The tables.
+        stamping: Where the stamping service answers.
+        onextree: Where OnexTree answers, which has read a project.
+    """
+
+    kafka: MockKafka
+    url: str
+    stamping: str
+    onextree: str
+
+
+@contextmanager
+def neighbours(url: str, directory: Path) -> Iterator[Neighbours]:
+    """Brokers, tables and services.
+
+    Args:
+        url: A database with nothing in it yet.
+        directory: Where events wait.
+    """
+    with running_bus() as kafka, start_blocking_portal() as portal, ExitStack() as stack:
+        # It is asked more often in a minute than it answers a stranger.
+        many = StampingSettings(requests_per_minute=1_000_000)
+        settings = lab_settings(kafka.bootstrap_servers, directory, stamping=many)
+        stamping, onextree = (
+            stack.enter_context(portal.wrap_async_context_manager(served(application)))
+            for application in (create_stamping(settings, secrets_of(migrated(url))), create_onextree(settings))
+        )
+        project = {"project_root": str(Path(__file__).parent)}
+        assert httpx.post(f"{onextree}/generate", json=project, timeout=20).status_code == 200
+        yield Neighbours(kafka, url, stamping, onextree)
+
+
+@dataclass
 class Bench:
-    """An orchestrator in this process, with real services behind proxies that can be broken.
+    """An orchestrator in this process, with its neighbours behind proxies that can be broken.
 
     Attributes:
         kafka: The brokers.
-        url: The tables, as everybody else sees them.
         settings: Of all services.
         application: The orchestrator.
         client: Calls it.
@@ -190,7 +251,6 @@ class Bench:
     """
 
     kafka: MockKafka
-    url: str
     settings: Settings
     application: FastAPI
     client: httpx.AsyncClient
@@ -206,9 +266,14 @@ class Bench:
         found: dict[str, Any] = answer.json()
         return found
 
-    async def told(self, workflow: dict[str, Any], at_least: int = 0) -> list[Event]:
-        """What a workflow has told, in order."""
+    async def told(self, workflow: dict[str, Any], at_least: int) -> list[Event]:
+        """What a workflow has told, in order; waits until it is so much."""
         return await told_by(self.kafka, workflow["correlation_id"], at_least)
+
+    async def event(self, route: Route, workflow: dict[str, Any]) -> Event:
+        """The one event of a sort that belongs to a workflow."""
+        (found,) = await events_about(self.kafka, {workflow["correlation_id"]}, [route], 1)
+        return found
 
     @property
     def orchestrator(self) -> Orchestrator:
@@ -236,13 +301,22 @@ TOLD = (
 )
 
 
-async def told_by(kafka: MockKafka, correlation_id: str, at_least: int = 0) -> list[Event]:
+async def told_by(kafka: MockKafka, correlation_id: str, at_least: int) -> list[Event]:
     """What a workflow has told, in order; waits until it is so much."""
-    while True:
-        events = [it for route in TOLD for it in await events_of(kafka, route, 0)]
-        own = [it for it in events if it.envelope["correlation_id"] == correlation_id]
-        if len(own) >= at_least:
-            return sorted(own, key=lambda it: datetime.fromisoformat(it.envelope["timestamp"]))
+    events = await events_about(kafka, {correlation_id}, TOLD, at_least)
+    return sorted(events, key=lambda it: datetime.fromisoformat(it.envelope["timestamp"]))
+
+
+async def events_about(
+    kafka: MockKafka, correlation_ids: Collection[str], routes: Collection[Route], at_least: int
+) -> list[Event]:
+    """What is told of some workflows; waits until it is so much."""
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        while True:
+            events = [it for route in routes for it in await events_of(kafka, route, 0)]
+            own = [it for it in events if it.envelope.get("correlation_id") in correlation_ids]
+            if len(own) >= at_least:
+                return own
 
 
 def shape(events: list[Event]) -> list[str]:
@@ -266,33 +340,45 @@ def proxy_to(url: str) -> FaultProxy:
     return FaultProxy(parts.hostname or "", parts.port or 0)
 
 
+@contextmanager
+def behind_a_proxy(url: str) -> Iterator[tuple[str, FaultProxy]]:
+    """A database's URL that goes through a proxy."""
+    with proxy_to(url) as proxy:
+        parts = urlsplit(url)
+        user = parts.netloc.rpartition("@")[0]
+        yield urlunsplit(parts._replace(netloc=f"{user}@{proxy.host}:{proxy.port}")), proxy
+        proxy.heal()
+
+
 @asynccontextmanager
-async def bench(kafka: MockKafka, url: str, directory: Path, **orchestrator: Any) -> AsyncIterator[Bench]:
-    """An orchestrator, its services, and what stands between them; arguments as the settings have them."""
+async def bench(
+    around: Neighbours, directory: Path, *, consul: str | None = None, **orchestrator: Any
+) -> AsyncIterator[Bench]:
+    """An orchestrator among its neighbours.
+
+    Args:
+        around: The neighbours.
+        directory: Where its events wait.
+        consul: Who says where the neighbours are; None: the settings do.
+        orchestrator: What differs from the settings above.
+    """
     async with AsyncExitStack() as stack:
-        plain = lab_settings(kafka.bootstrap_servers, directory)
-        stamping = await stack.enter_async_context(served(create_stamping(plain, secrets_of(url))))
-        onextree = await stack.enter_async_context(served(create_onextree(plain)))
-        async with httpx.AsyncClient() as client:
-            generated = await client.post(
-                f"{onextree}/generate", json={"project_root": str(Path(__file__).parent)}
-            )
-            assert generated.status_code == 200, generated.text
-        proxies = [stack.enter_context(proxy_to(it)) for it in (stamping, onextree)]
-        through, database = stack.enter_context(behind_a_proxy(url))
-        settings = plain.model_copy(
-            update={
-                "orchestrator": OrchestratorSettings.model_validate({**ORCHESTRATOR, **orchestrator}),
-                "discovery": DiscoverySettings(
-                    fallback={
-                        name: f"http://{proxy.host}:{proxy.port}"
-                        for name, proxy in zip((STAMPING, ONEXTREE), proxies, strict=True)
-                    }
-                ),
-            }
+        proxies = [stack.enter_context(proxy_to(it)) for it in (around.stamping, around.onextree)]
+        through, database = stack.enter_context(behind_a_proxy(around.url))
+        settings = lab_settings(
+            around.kafka.bootstrap_servers,
+            directory,
+            orchestrator=OrchestratorSettings.model_validate({**ORCHESTRATOR, **orchestrator}),
+            discovery=DiscoverySettings(
+                consul=consul,
+                fallback={
+                    name: f"http://{proxy.host}:{proxy.port}"
+                    for name, proxy in zip((STAMPING, ONEXTREE), proxies, strict=True)
+                },
+            ),
         )
         application = create_orchestrator(settings, secrets_of(through))
         client = await stack.enter_async_context(called_here(application))
-        yield Bench(kafka, url, settings, application, client, *proxies, database)
+        yield Bench(around.kafka, settings, application, client, *proxies, database)
         for proxy in (*proxies, database):
             proxy.heal()

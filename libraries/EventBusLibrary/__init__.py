@@ -8,6 +8,7 @@ from testyard.core.listening import MaskingListener
 from testyard.core.percentiles import Percentile
 
 from EventBusLibrary.connecting import ServiceKeywords
+from EventBusLibrary.knowing import KnowledgeKeywords
 from EventBusLibrary.session import Session
 from EventBusLibrary.stamping import StampingKeywords
 from EventBusLibrary.workflows import WorkflowKeywords
@@ -20,7 +21,7 @@ from EventBusLibrary.workflows import WorkflowKeywords
     doc_format="MARKDOWN",
     converters={Percentile: Percentile.parse},
 )
-class EventBusLibrary(ServiceKeywords, WorkflowKeywords, StampingKeywords, MaskingListener):
+class EventBusLibrary(ServiceKeywords, WorkflowKeywords, StampingKeywords, KnowledgeKeywords, MaskingListener):
     """Drive the services of an event bus: workflows, stamping, OnexTree; their health and their circuit breakers.
 
     The services are those of document 004, or any with their interfaces. What happens on the bus itself is

@@ -235,7 +235,7 @@ class WorkflowKeywords:
 
     @keyword(tags=["Getter", "Evidence"])
     def circuit_breaker_openings(self, service: Service, name: str, count: int) -> list[Row]:
-        """Let a circuit breaker open again and again, and measure how long that takes from its failures' beginning.
+        """Let a circuit breaker open again and again, and measure how long that takes.
 
         Whom it protects must be away so that workflows fail there at once, as after `Kill Service`.
 
@@ -262,7 +262,7 @@ class WorkflowKeywords:
         """One field of each of some answers, each value once, in their order.
 
         Args:
-            answers: From `Run Workflows`, `Publish By The Orchestrator`, `Stamp Files`, or happenings of a history.
+            answers: From `Run Workflows`, `Publish By The Orchestrator`, `Stamp Files`…, or happenings.
             field: Such as `workflow_id`, `event_id`, `file_hash`; of a happening `event`.
 
         Raises:
@@ -310,6 +310,40 @@ class WorkflowKeywords:
             prefix = f"{percentile} of {len(ordered)} times"
             verify_assertion(value, assertion_operator, assertion_expected, prefix, message)
         return value
+
+    @keyword(tags=["Getter", "Assertion"])
+    def overhead_of_times(
+        self,
+        answers: Sequence[Mapping[str, Any]],
+        others: Sequence[Mapping[str, Any]],
+        percentile: Percentile,
+        assertion_operator: AssertionOperator | None = None,
+        assertion_expected: timedelta | None = None,
+        message: str | None = None,
+    ) -> timedelta:
+        """How much longer some calls took than others, checked when an operator is given.
+
+        Args:
+            answers: The calls that do more.
+            others: Those that do less.
+            percentile: Of which the difference is taken.
+            assertion_operator: `<`, `<=`, `>`…
+            assertion_expected: The bound.
+            message: Said instead when it fails.
+
+        Raises:
+            AssertionError: It is not so.
+            UserError: There are too few samples.
+
+        Example:
+            | Overhead Of Times | ${with} | ${without} | p50 | < | 120ms |
+        """
+        more = self.percentile_of_times(answers, percentile)
+        less = self.percentile_of_times(others, percentile)
+        if assertion_operator is not None:
+            prefix = f"The overhead at {percentile}"
+            verify_assertion(more - less, assertion_operator, assertion_expected, prefix, message)
+        return more - less
 
 
 def _probe(name: str, key: str | None) -> Row:

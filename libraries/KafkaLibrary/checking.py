@@ -53,12 +53,9 @@ class Check:
             UserError: What is expected cannot be compared with it.
         """
         expected = self.expected
-        if isinstance(value, int) and self.operator is not None and self.operator not in EXPRESSIONS:
-            try:
-                expected = int(expected)
-            except (TypeError, ValueError):
-                message = f"{what} is a whole number: it cannot be compared with {expected!r}."
-                raise UserError(message) from None
+        compared = self.operator is not None and self.operator not in EXPRESSIONS
+        if compared and (value is None or isinstance(value, int)):
+            expected = _number(expected, what)
         try:
             return verify_assertion(value, self.operator, expected, what, self.message)
         except TypeError:
@@ -91,3 +88,14 @@ class Check:
                     kind = NotMetError if isinstance(failure, AssertionError) else NoAnswerError
                     raise kind(f"{failure}{tried}") from None
             deadline.pause()
+
+
+def _number(expected: Any, what: str) -> int | None:
+    """A whole number as a test writes it; ``none`` where there is none."""
+    if expected is None or str(expected).lower() == "none":
+        return None
+    try:
+        return int(expected)
+    except (TypeError, ValueError):
+        message = f"{what} is a whole number, or none: it cannot be compared with {expected!r}."
+        raise UserError(message) from None

@@ -162,7 +162,7 @@ class LabLibrary(
 
     @keyword(tags=["Fault"])
     def undo_every_fault(self) -> None:
-        """End all faults that are still in force, the last one first; the end of the test would, after its teardown.
+        """End all faults that are still in force, the last one first, as the end of the test would.
 
         Example:
             | Undo Every Fault |

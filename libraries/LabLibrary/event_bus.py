@@ -28,6 +28,7 @@ class EventBusKeywords:
         self,
         *,
         breakable: bool = False,
+        with_consul: bool = False,
         partitions: int = 3,
         settings: Mapping[str, Any] | None = None,
         within: timedelta = timedelta(seconds=30),
@@ -40,6 +41,7 @@ class EventBusKeywords:
         Args:
             breakable: Whether `Break The Database Connection` is going to be used: the services then reach their
                 database through a proxy.
+            with_consul: Whether services find each other by Consul.
             partitions: Of each topic.
             settings: Settings of the services that differ from the lab's, section by section.
             within: Give up after this time.
@@ -54,7 +56,11 @@ class EventBusKeywords:
         if self._world.environment is Environment.OWN or self._world.event_buses.lab is not None:
             return
         lab = self._world.event_buses.hand_out(
-            breakable=breakable, partitions=partitions, overrides=settings or {}, within=within
+            breakable=breakable,
+            with_consul=with_consul,
+            partitions=partitions,
+            overrides=settings or {},
+            within=within,
         )
         logger.info(f"Event bus of the lab: Kafka {lab.kafka.bootstrap_servers}, environment {lab.environment}")
 
@@ -132,7 +138,8 @@ class EventBusKeywords:
         Example:
             | ${database} = | Database Of The Event Bus |
         """
-        return Secret(self._named("EVENT_BUS_DATABASE_URL", secret=True) or self._world.event_bus_lab().database_url)
+        named = self._named("EVENT_BUS_DATABASE_URL", secret=True)
+        return Secret(named or self._world.event_bus_lab().database_url)
 
     @keyword(tags=["Getter"])
     def topic_of(self, event: Route) -> str:
@@ -213,6 +220,46 @@ class EventBusKeywords:
         logger.info(f"The {service.value} goes on")
 
     @keyword(tags=["Fault"])
+    def take_consul_down(self) -> None:
+        """Let Consul answer no more, until the test ends; what was registered is forgotten.
+
+        Example:
+            | Take Consul Down |
+        """
+        consul = self._world.event_bus_lab().consul
+        self._world.will_undo("consul", consul.start)
+        consul.stop()
+        logger.info("Consul does not answer any more")
+
+    @keyword(tags=["Fault"])
+    def take_broker_down(self, broker: int) -> None:
+        """Take one broker away: by a kill where it is a process; until the test ends or `Bring Broker Up`.
+
+        Args:
+            broker: Its number, from 1.
+
+        Example:
+            | Take Broker Down | 2 |
+        """
+        kafka = self._world.event_bus_lab().breakable_kafka
+        self._world.will_undo(("broker", broker), lambda: kafka.bring_broker_up(broker))
+        kafka.take_broker_down(broker)
+        logger.info(f"Broker {broker} does not answer any more")
+
+    @keyword(tags=["Fault"])
+    def bring_broker_up(self, broker: int) -> None:
+        """End `Take Broker Down` before the test does; returns when the broker serves.
+
+        Args:
+            broker: Its number, from 1.
+
+        Example:
+            | Bring Broker Up | 2 |
+        """
+        self._world.undo(("broker", broker))
+        logger.info(f"Broker {broker} answers again")
+
+    @keyword(tags=["Fault"])
     def take_kafka_down(self) -> None:
         """Let no broker answer any more, until the test ends or `Bring Kafka Up`; what they have they keep.
 
@@ -220,8 +267,9 @@ class EventBusKeywords:
             | Take Kafka Down |
         """
         lab = self._world.event_bus_lab()
-        self._world.will_undo("kafka", lab.kafka.up)
-        lab.kafka.down()
+        kafka = lab.breakable_kafka
+        self._world.will_undo("kafka", kafka.up)
+        kafka.down()
         logger.info("No broker answers any more")
 
     @keyword(tags=["Fault"])

@@ -33,7 +33,7 @@ class World:
         self.keeper = LabKeeper()
         self.pipelines = PipelineKeeper()
         self.clusters = ClusterKeeper()
-        self.event_buses = EventBusKeeper()
+        self.event_buses = EventBusKeeper(environment)
         self._undos: dict[Hashable, Callable[[], object]] = {}
 
     def waldurs(self) -> list[WaldurInstance]:

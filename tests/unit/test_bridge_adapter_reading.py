@@ -9,6 +9,7 @@ from adapter_support import envelope_of
 from aiokafka.structs import ConsumerRecord
 from testyard.lab.bridge.adapter.reading import MOST_PROBLEMS, NotAnEventError, Reader
 from testyard.lab.bridge.envelope import SigningKey
+from testyard.lab.bridge.events import StepCompleted
 from testyard.lab.bridge.topics import Route
 
 KEY = SigningKey("the right one")
@@ -97,10 +98,10 @@ def test_the_payload_must_be_the_one_of_its_topic():
 
 def test_a_message_has_an_end_and_no_values():
     secret = "5ecre7"
-    payload = dict.fromkeys(["workflow_id", "step_name", "step_order", "status", "execution_time_ms"], [secret])
+    payload = {name: [secret] for name in StepCompleted.model_fields}
     message = refusal_of(json.dumps(step(payload=payload, environment=[secret])).encode())
     assert message.count(";") == MOST_PROBLEMS
-    assert message.endswith("; and 1 more")
+    assert message.endswith("; and 3 more")
     assert secret not in message
 
 

@@ -9,38 +9,45 @@ from uuid import uuid4
 
 import pytest
 from blake3 import blake3
-from bridge_support import ENVIRONMENT, events_of, migrated, running_bus, until
-from orchestrator_support import NAMESPACE, WORKFLOWS, Bench, bench, shape
+from bridge_support import ENVIRONMENT, until
+from orchestrator_support import (
+    NAMESPACE,
+    WORKFLOWS,
+    Bench,
+    Neighbours,
+    bench,
+    events_about,
+    neighbours,
+    shape,
+)
+from postgresql_support import private_schema
 from testyard.lab.bridge.orchestrator.workflow import LARGEST_CONTENT
 from testyard.lab.bridge.topics import Route
-from testyard.lab.servers.kafka_mock import MockKafka
+from testyard.lab.servers.postgresql import PostgresqlServer
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def kafka() -> Iterator[MockKafka]:
-    """Brokers with all topics."""
-    with running_bus() as kafka:
-        yield kafka
+@pytest.fixture(scope="module")
+def around(postgresql_server: PostgresqlServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]:
+    """What the orchestrator works with."""
+    with (
+        private_schema(postgresql_server) as url,
+        neighbours(url, tmp_path_factory.mktemp("neighbours")) as around,
+    ):
+        yield around
 
 
 @pytest.fixture
-def url(database_url: str) -> str:
-    """The tables."""
-    return migrated(database_url)
-
-
-@pytest.fixture
-async def lab(kafka: MockKafka, url: str, tmp_path: Path) -> AsyncIterator[Bench]:
+async def lab(around: Neighbours, tmp_path: Path) -> AsyncIterator[Bench]:
     """An orchestrator with its services."""
-    async with bench(kafka, url, tmp_path) as lab:
+    async with bench(around, tmp_path) as lab:
         yield lab
 
 
 async def test_a_workflow_tells_its_story_in_order(lab: Bench):
     workflow = await lab.run()
-    events = await lab.told(workflow)
+    events = await lab.told(workflow, 7)
     assert shape(events) == [
         "WORKFLOW_STARTED",
         "PENDING to PROCESSING",
@@ -59,19 +66,18 @@ async def test_a_workflow_tells_its_story_in_order(lab: Bench):
 
 
 async def test_a_workflow_answers_with_what_has_come_of_it(lab: Bench):
-    workflow = await lab.run("# Readme", metadata={"team": "a"})
+    workflow = await lab.run("# An answer", metadata={"team": "a"})
     assert (workflow["state"], workflow["error_message"]) == ("COMPLETED", None)
-    assert workflow["stamp"]["file_hash"] == blake3(b"# Readme").hexdigest()
+    assert workflow["stamp"]["file_hash"] == blake3(b"# An answer").hexdigest()
     assert workflow["stamp"]["source"] == "metadata_stamping"
     assert "stamped_content" not in workflow["stamp"], "the file itself is not told on the bus once more"
     assert (workflow["intelligence"], workflow["fallback_used"], workflow["fallbacks"]) == (None, False, [])
     assert workflow["execution_time_ms"] > 0
-    assert await lab.client.get(f"{WORKFLOWS}/{workflow['workflow_id']}") is not None
     assert (await lab.client.get(f"{WORKFLOWS}/{workflow['workflow_id']}")).json() == workflow
-    (ended,) = await events_of(lab.kafka, Route.WORKFLOW_COMPLETED)
+    ended = await lab.event(Route.WORKFLOW_COMPLETED, workflow)
     assert ended.payload["result"]["stamp"] == workflow["stamp"]
     assert ended.payload["execution_time_ms"] == workflow["execution_time_ms"]
-    (stamped,) = await events_of(lab.kafka, Route.METADATA_STAMPED)
+    stamped = await lab.event(Route.METADATA_STAMPED, workflow)
     assert stamped.envelope["correlation_id"] == workflow["correlation_id"]
     assert stamped.payload["stamp_data"]["metadata"] == {"team": "a"}
 
@@ -81,8 +87,8 @@ async def test_intelligence_goes_into_the_answer_and_into_the_stamp(lab: Bench):
     assert workflow["intelligence"]["analysis_type"] == "security_analysis"
     assert workflow["intelligence"]["confidence_score"] > 0.9
     assert not workflow["fallback_used"]
-    assert "onextree_intelligence completed" in shape(await lab.told(workflow))
-    (stamped,) = await events_of(lab.kafka, Route.METADATA_STAMPED)
+    assert "onextree_intelligence completed" in shape(await lab.told(workflow, 8))
+    stamped = await lab.event(Route.METADATA_STAMPED, workflow)
     assert stamped.payload["intelligence_data"]["analysis_type"] == "security_analysis"
 
 
@@ -93,7 +99,7 @@ async def test_intelligence_goes_into_the_answer_and_into_the_stamp(lab: Bench):
 async def test_a_workflow_that_fails_tells_why_and_where(lab: Bench, given: dict[str, Any], reason: str):
     workflow = await lab.run(**given)
     assert (workflow["state"], workflow["error_message"]) == ("FAILED", f"validation: {reason}")
-    events = await lab.told(workflow)
+    events = await lab.told(workflow, 5)
     assert shape(events) == [
         "WORKFLOW_STARTED",
         "PENDING to PROCESSING",
@@ -111,7 +117,7 @@ async def test_what_stamping_refuses_fails_the_workflow_and_opens_no_breaker(lab
         assert workflow["state"] == "FAILED"
         assert workflow["error_message"].startswith("NAMESPACE_INVALID")
     assert lab.breaker("stamping")["state"] == "closed"
-    assert "stamp_creation failed" in shape(await lab.told(workflow))
+    assert "stamp_creation failed" in shape(await lab.told(workflow, 6))
 
 
 async def test_the_same_correlation_id_is_the_same_workflow(lab: Bench):
@@ -121,7 +127,7 @@ async def test_the_same_correlation_id_is_the_same_workflow(lab: Bench):
     assert len({json.dumps(it) for it in answers}) == 1
     again = await lab.run("another content", correlation_id=correlation_id)
     assert again == answers[0]
-    assert len(await lab.told(again)) == 7
+    assert len(await lab.told(again, 7)) == 7
     assert lab.orchestrator.counts["accepted"] == 1
 
 
@@ -132,7 +138,7 @@ async def test_a_workflow_that_nobody_waits_for_is_answered_at_once(lab: Bench):
     assert accepted.status_code == 202
     workflow = accepted.json()
     assert workflow["state"] in {"PENDING", "PROCESSING"}
-    (started,) = await events_of(lab.kafka, Route.WORKFLOW_STARTED)
+    started = await lab.event(Route.WORKFLOW_STARTED, workflow)
     assert started.payload["workflow_id"] == workflow["workflow_id"], "it outlives a crash from now on"
     await until(lambda: lab.orchestrator.counts["completed"] == 1, "it ends")
     assert (await lab.client.get(f"{WORKFLOWS}/{workflow['workflow_id']}")).json()["state"] == "COMPLETED"
@@ -148,7 +154,8 @@ async def test_a_thousand_workflows_are_taken_on_at_once(lab: Bench):
     metrics = (await lab.client.get("/metrics")).json()
     assert (metrics["in_flight"], metrics["accepted"], metrics["failed"]) == (0, 1000, 0)
     assert metrics["most_in_flight"] > 100
-    ended = await events_of(lab.kafka, Route.WORKFLOW_COMPLETED, 1000)
+    ids = {it["correlation_id"] for it in accepted}
+    ended = await events_about(lab.kafka, ids, [Route.WORKFLOW_COMPLETED], 1000)
     assert {it.payload["workflow_id"] for it in ended} == {it["workflow_id"] for it in accepted}
     assert len(ended) == 1000
 
@@ -196,17 +203,19 @@ async def test_a_workflow_that_is_not_there_is_not_found(lab: Bench):
 
 async def test_events_are_published_by_http_in_order(lab: Bench):
     payload = {"entity_id": "1", "entity_type": "bridge", "to_state": "ACTIVE", "transition_event": "new"}
+    correlation_id = str(uuid4())
     events = [
         {
             "route": "STATE_TRANSITION",
             "payload": {**payload, "transition_data": {"number": it}},
             "partition_key": "k",
+            "correlation_id": correlation_id,
         }
         for it in range(50)
     ]
     answers = (await lab.client.post("/api/v1/events", json={"events": events})).json()["events"]
     assert {it["delivery"] for it in answers} == {"sent"}
-    found = await events_of(lab.kafka, Route.STATE_TRANSITION, 50)
+    found = await events_about(lab.kafka, {correlation_id}, [Route.STATE_TRANSITION], 50)
     assert [it.payload["transition_data"]["number"] for it in found] == list(range(50))
     assert [it.envelope["event_id"] for it in found] == [it["event_id"] for it in answers]
     assert {it.key for it in found} == {"k"}

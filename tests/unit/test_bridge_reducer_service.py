@@ -28,13 +28,13 @@ from orchestrator_support import (
     REDUCER,
     Story,
     Told,
+    behind_a_proxy,
     execution,
     lab_settings,
     opened,
     reducing,
     tell,
 )
-from publisher_support import behind_a_proxy
 from testyard.core.deadline import Deadline
 from testyard.lab.bridge.envelope import SigningKey
 from testyard.lab.bridge.outage import Outage

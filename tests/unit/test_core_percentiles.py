@@ -4,7 +4,7 @@ import statistics
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from testyard.core.errors import UserError
 from testyard.core.percentiles import LONGEST, MEDIAN, P95, P99, Percentile
@@ -50,6 +50,7 @@ def test_ten_samples_must_lie_on_its_shorter_side(text: str, needed: int):
         percentile.require(needed - 1, "the delay")
 
 
+@settings(deadline=None, derandomize=True)
 @given(percents, samples)
 def test_it_is_the_smallest_sample_that_enough_do_not_exceed(percent: Decimal, ordered: list[int]):
     value = Percentile(percent).value_in(ordered)
@@ -57,6 +58,7 @@ def test_it_is_the_smallest_sample_that_enough_do_not_exceed(percent: Decimal, o
     assert sum(sample < value for sample in ordered) * 100 < percent * len(ordered)
 
 
+@settings(deadline=None, derandomize=True)
 @given(samples)
 def test_the_median_and_the_longest_are_what_others_call_so(ordered: list[int]):
     assert MEDIAN.value_in(ordered) == statistics.median_low(ordered)

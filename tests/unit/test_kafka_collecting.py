@@ -49,6 +49,12 @@ def ids(collector: Collector, count: int) -> list[str]:
     return [event.id for event in collector.wait_for(Selection(), Deadline(LONG), count)]
 
 
+def pause(collector: Collector) -> None:
+    """Let a collector read no more, and wait until no request for records is under way either."""
+    collector.pause()
+    collector.never(Selection.of(None, ["$.nothing"]), Deadline(timedelta(milliseconds=500)))
+
+
 # ---- where it begins
 
 
@@ -188,7 +194,7 @@ def test_records_that_were_dropped_before_they_were_read_are_an_error(mock: Mock
     collector = kafka.collect("one", [topic])
     publish(kafka, topic, 0, 1)
     ids(collector, 2)
-    collector.pause()
+    pause(collector)
     publish(kafka, topic, 2, 9)
     mock.delete_records(topic, 0, 6)
     collector.resume()
@@ -209,7 +215,7 @@ def test_records_that_were_dropped_before_they_were_read_are_an_error(mock: Mock
 def test_what_the_mock_drops_by_itself_is_noticed(mock: MockKafka, kafka: Kafka) -> None:
     topic = new_topic(mock, partitions=1)
     collector = kafka.collect("one", [topic])
-    collector.pause()
+    pause(collector)
     kafka.publish([outgoing(topic, {"event_id": str(n), "x": "x" * 1000}) for n in range(6000)]).check()
     collector.resume()
     with pytest.raises(RecordsGoneError, match=r"\d+ records of .* were dropped before they were read"):
@@ -221,7 +227,7 @@ def test_a_group_notices_dropped_records_too(mock: MockKafka, kafka: Kafka) -> N
     collector = kafka.collect("one", [topic], group=f"group-of-{topic}", since=Start.BEGINNING, **SESSION)
     publish(kafka, topic, 0, 1)
     ids(collector, 2)
-    collector.pause()
+    pause(collector)
     publish(kafka, topic, 2, 9)
     mock.delete_records(topic, 0, 6)
     collector.resume()

@@ -6,7 +6,7 @@ from datetime import timedelta
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_support import BOUND, History, happened, ledger_of, lose, moment
 from testyard.core.errors import NotMetError, UserError
@@ -143,6 +143,7 @@ def sorted_by_beginning(spans: list[tuple[int, int | None]]) -> list[tuple[int, 
 spans = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 5) | st.none()), min_size=1, max_size=5)
 
 
+@settings(deadline=None, derandomize=True)
 @given(spans.map(sorted_by_beginning), st.integers(-1, 30))
 def test_phases_are_what_the_faults_make_of_a_moment(these: Sequence[tuple[int, int | None]], at: int):
     faults = [Fault("f", begins, None if length is None else begins + length) for begins, length in these]

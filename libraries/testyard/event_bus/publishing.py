@@ -20,8 +20,8 @@ STOPS_WITHIN = timedelta(seconds=60)
 class SteadyPublishing:
     """Publishes one event after the other, each at its time, until it is stopped.
 
-    An event is attempted at the time that the rate gives, also when the one before took longer: waiting behind it is
-    a part of its time.
+    An event is attempted at the time that the rate gives, also when the one before took longer: waiting behind it
+    is a part of its time.
 
     Args:
         publish: Publishes the event of a number; returns the orchestrator's answers.

@@ -141,6 +141,40 @@ class EventBus:
         data: dict[str, Any] = self.client("stamping").call(method, f"{STAMPING_API}{path}", body=body)["data"]
         return data
 
+    # OnexTree and discovery.
+
+    def read_project(self, directory: str) -> dict[str, Any]:
+        """Let OnexTree read a project; returns how much it has found."""
+        answer: dict[str, Any] = self.client("onextree").call(
+            "POST", "/generate", body={"project_root": directory}
+        )
+        return answer
+
+    def locate(self, name: str) -> dict[str, Any]:
+        """Where a service is, as discovery tells."""
+        answer: dict[str, Any] = self.client("discovery").call("GET", f"/services/{name}")
+        return answer
+
+    def wait_for_source(self, name: str, source: str, within: timedelta) -> dict[str, Any]:
+        """Wait until discovery knows a service from a source.
+
+        Raises:
+            NotMetError: It does not, in time.
+        """
+
+        def located() -> dict[str, Any]:
+            try:
+                return self.locate(name)
+            except UnexpectedAnswerError as problem:
+                return {"source": None, "problem": str(problem)}
+
+        return wait_until(
+            located,
+            lambda found: bool(found["source"] == source),
+            Deadline(within),
+            f"the service {name} to be located by {source}",
+        )
+
     # Operations.
 
     def health(self, service: str) -> dict[str, Any]:

@@ -249,11 +249,11 @@ def read_traces(spans: Iterable[Mapping[str, Any]]) -> dict[str, Trace]:
     Raises:
         UserError: Something is no span; names what is wrong.
     """
-    read = sorted((_span(given) for given in spans), key=lambda it: it.start_ns)
-    sorted_by_trace: defaultdict[str, list[Span]] = defaultdict(list)
-    for span in read:
-        sorted_by_trace[span.trace_id].append(span)
-    return {trace_id: Trace(found) for trace_id, found in sorted_by_trace.items()}
+    by_trace: defaultdict[str, list[Span]] = defaultdict(list)
+    for span in map(_span, spans):
+        by_trace[span.trace_id].append(span)
+    traces = sorted(map(Trace, by_trace.values()), key=lambda it: it.spans[0].start_ns)
+    return {trace.trace_id: trace for trace in traces}
 
 
 def only_trace(spans: Iterable[Mapping[str, Any]]) -> Trace:

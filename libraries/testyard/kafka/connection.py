@@ -355,9 +355,10 @@ async def _reach(
                 return [f"{host}:{port}" for _, host, port, *_ in metadata.brokers]
         except (KafkaError, OSError) as problem:
             problems[server] = problem
-    # One server needs no name: the target has it.
-    named = advertised or len(problems) > 1
-    reasons = "; ".join(f"{server}: " * named + reason(problem) for server, problem in problems.items())
+    told = {server: reason(problem) for server, problem in problems.items()}
+    # When all say the same, it is said once: the target has their names.
+    alike = len(set(told.values())) == 1 and not advertised
+    reasons = next(iter(told.values())) if alike else "; ".join(f"{it}: {why}" for it, why in told.items())
     if any(isinstance(problem, REFUSALS) for problem in problems.values()):
         message = f"The credentials were refused by {target}: {reasons}."
         raise CredentialRefusedError(message)

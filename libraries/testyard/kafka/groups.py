@@ -11,10 +11,8 @@ from aiokafka import TopicPartition
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import for_code
 
-from testyard.core.errors import UserError
 from testyard.kafka.connection import Connection
 from testyard.kafka.event import place_of
-from testyard.kafka.problems import reason
 
 # What the brokers tell of a group that has committed nothing there.
 NOTHING_COMMITTED = -1
@@ -122,13 +120,16 @@ def describe(connection: Connection, group: str) -> Group:
         UnsupportedRequestError: The brokers cannot tell, as librdkafka's mock cluster cannot.
         UserError: They refuse to.
     """
-    admin = connection.admin
-    (response,) = connection.ask(lambda: admin.describe_consumer_groups([group]), f"describe the group {group!r}")
-    (described,) = response.to_object()["groups"]
-    if described["error_code"]:
-        problem = for_code(described["error_code"])()
-        message = f"{connection.target} could not describe the group {group!r}: {reason(problem)}."
-        raise UserError(message)
+
+    async def question() -> dict[str, Any]:
+        (response,) = await connection.admin.describe_consumer_groups([group])
+        (answer,) = response.to_object()["groups"]
+        if answer["error_code"]:
+            # A coordinator that is not one yet, or no longer, says so here.
+            raise for_code(answer["error_code"])
+        return dict(answer)
+
+    described = connection.ask(question, f"describe the group {group!r}")
     members = tuple(
         Member(it["member_id"], it["client_id"], it["client_host"], _partitions(it["member_assignment"]))
         for it in described["members"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Final
@@ -50,7 +51,8 @@ def ordering(ledger: Ledger, arrival: Kind, place: str | None = None) -> Orderin
     attempts = ledger.attempts()
     repeated = bytes(times > 1 for times in ledger.times(arrival, place))
     seen: set[tuple[int, int]] = set()
-    keys, no_key = _keys(ledger, arrivals), ledger.no_key
+    keys = _keys(ledger, arrivals)
+    alone = _keys_without_order(keys, ledger.no_key)
     when = _order_of_arrival(arrivals)
     order = sorted(range(len(arrivals)), key=when.__getitem__)
     # Of each key in each place: the event attempted last of those that arrived until now; the one of those that
@@ -62,7 +64,7 @@ def ordering(ledger: Ledger, arrival: Kind, place: str | None = None) -> Orderin
     rows = (map(column.__getitem__, order) for column in (arrivals.events, arrivals.places, keys, when))
     for event, at_place, key, moment in zip(*rows, strict=True):
         attempted = attempts[event]
-        if attempted == NEVER or key == no_key:
+        if attempted == NEVER or alone[key]:
             continue
         if repeated[event]:
             if (event, at_place) in seen:
@@ -103,6 +105,17 @@ def _keys(ledger: Ledger, arrivals: Columns) -> array[int]:
             for event, key in zip(arrivals.events, arrivals.keys, strict=True)
         ),
     )
+
+
+def _keys_without_order(keys: Sequence[int], no_key: int) -> Sequence[int]:
+    """For each key, whether it arrived less than twice; and what stands for no key is none."""
+    times = array("I", [0]) * (max(keys, default=0) + 1)
+    for key in keys:
+        times[key] += 1
+    alone = bytearray(count < 2 for count in times)
+    if no_key < len(alone):
+        alone[no_key] = True
+    return alone
 
 
 def _order_of_arrival(arrivals: Columns) -> array[int]:

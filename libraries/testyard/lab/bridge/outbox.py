@@ -88,6 +88,11 @@ class Outbox:
         return len(self._keys_waiting)
 
     @property
+    def is_known(self) -> bool:
+        """Whether it is known what an earlier process has left in the table: not before the database was there."""
+        return self._table_is_known
+
+    @property
     def in_file(self) -> int:
         """How many wait in the file."""
         return sum(len(file.events) for file in self._files.values())

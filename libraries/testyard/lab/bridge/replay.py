@@ -103,7 +103,7 @@ class Replay:
             # A disk that is full, a table that is not there: what waits is not lost, and somebody will mend it.
             logger.exception("what waits in the outbox cannot be published")
             return self._settings.look_after
-        return self._settings.look_after if len(self._outbox) else None
+        return self._settings.look_after if len(self._outbox) or not self._outbox.is_known else None
 
     async def _publish_all(self, events: list[Waiting]) -> bool:
         """Publish some events; whether any was."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from subprocess import PIPE
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -33,11 +33,13 @@ from testyard.lab.children import (
     wait_for_the_end,
     wait_until_ready,
 )
+from testyard.lab.environment import Environment
 from testyard.lab.fork_server.client import ForkServer
 from testyard.lab.lifetime import Startable
+from testyard.lab.servers.consul import ConsulDouble
 from testyard.lab.servers.fault_proxy import FaultProxy
-from testyard.lab.servers.kafka_mock import MockKafka
 from testyard.lab.servers.postgresql import PostgresqlServer, ShutdownMode
+from testyard.lab.servers.provision import Breakable, Kafka, start_kafka
 from testyard.lab.supervisor.bridge_service import BridgeService
 
 LOOPBACK = "127.0.0.1"
@@ -83,29 +85,6 @@ SHORTER: dict[str, Any] = {
 }
 
 
-class Kafka(Protocol):
-    """What the lab needs to know of its brokers, whichever they are."""
-
-    @property
-    def bootstrap_servers(self) -> str:
-        """Where clients connect to first."""
-
-    def start(self) -> None:
-        """Start them."""
-
-    def stop(self) -> None:
-        """End them."""
-
-    def create_topics(self, partitions: Mapping[str, int]) -> None:
-        """Create topics with so many partitions."""
-
-    def down(self) -> None:
-        """Take all brokers down."""
-
-    def up(self) -> None:
-        """Bring all brokers up again."""
-
-
 @dataclass
 class _Running:
     """One service's process.
@@ -127,13 +106,15 @@ class EventBusLab(Startable):
 
     Attributes:
         modules: The module that is started for each service.
-        kafka: The brokers.
+        environment_of_run: Where the suites run: says which Kafka is taken.
+        with_consul: Whether services find each other by Consul.
         partitions: Of each topic.
         breakable: Whether the services reach PostgreSQL through a proxy.
         overrides: Settings that differ from those of the lab.
     """
 
-    kafka: Kafka = field(default_factory=MockKafka)
+    environment_of_run: Environment = Environment.EMBEDDED
+    with_consul: bool = False
     partitions: int = PARTITIONS
     breakable: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -143,6 +124,8 @@ class EventBusLab(Startable):
         # What it has committed outlives its own crash; only a crash of this machine would lose it.
         self.postgresql = PostgresqlServer(durable=False)
         self.environment = ""
+        self.consul = ConsulDouble()
+        self._kafka: Kafka | None = None
         self._directory = new_directory()
         self._running: dict[BridgeService, _Running] = {}
         self._proxy: FaultProxy | None = None
@@ -164,7 +147,9 @@ class EventBusLab(Startable):
             # Modules are imported while PostgreSQL starts: both take a second or two.
             self._forks.start()
             self.postgresql.begin()
-            self.kafka.start()
+            self._kafka = start_kafka(self.environment_of_run)
+            if self.with_consul:
+                self.consul.start()
             self.postgresql.start(within)
             self._start_services(deadline)
         except BaseException:
@@ -194,6 +179,10 @@ class EventBusLab(Startable):
                 self._launch(service, listener.fileno())
         for service in BridgeService:
             self._wait_until_ready(service, deadline)
+        if self.with_consul:
+            for service, running in self._running.items():
+                registration = {"name": service.registered_name, "host": LOOPBACK, "port": running.port}
+                self.client_of(BridgeService.DISCOVERY).call("POST", "/services", body=registration)
 
     def renew(self) -> None:
         """End the services, undo every fault, empty the tables, and start the services in a new environment.
@@ -204,7 +193,8 @@ class EventBusLab(Startable):
         self._end_services()
         if self._proxy is not None:
             self._proxy.heal()
-        self.kafka.up()
+        if isinstance(self.kafka, Breakable):
+            self.kafka.up()
         shutil.rmtree(self._outbox, ignore_errors=True)
         try:
             with psycopg.connect(self.database_url, autocommit=True) as connection:
@@ -229,7 +219,10 @@ class EventBusLab(Startable):
         if self._forks is not None:
             self._forks.stop()
         self.postgresql.stop()
-        self.kafka.stop()
+        self.consul.stop()
+        if self._kafka is not None:
+            self._kafka.stop()
+            self._kafka = None
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _end_services(self) -> None:
@@ -247,6 +240,26 @@ class EventBusLab(Startable):
             it.client.close()
 
     # Where things are.
+
+    @property
+    def kafka(self) -> Kafka:
+        """The brokers."""
+        if self._kafka is None:
+            message = "The event bus of the lab is not running."
+            raise LabError(message)
+        return self._kafka
+
+    @property
+    def breakable_kafka(self) -> Breakable:
+        """The brokers, where they are the lab's.
+
+        Raises:
+            LabError: They are not.
+        """
+        if not isinstance(self.kafka, Breakable):
+            message = "These brokers are not the lab's to take down."
+            raise LabError(message)
+        return self.kafka
 
     @property
     def database_url(self) -> str:
@@ -279,7 +292,11 @@ class EventBusLab(Startable):
             "environment": self.environment,
             "bootstrap_servers": self.kafka.bootstrap_servers,
             "outbox_directory": str(self._outbox),
-            "discovery": {**shorter.get("discovery", {}), "fallback": addresses},
+            "discovery": {
+                **shorter.get("discovery", {}),
+                "fallback": addresses,
+                "consul": self.consul.url if self.with_consul else None,
+            },
         }
 
     @property

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from testyard.core.errors import UserError
 from testyard.lab.children import LabError
+from testyard.lab.environment import Environment
 from testyard.lab.supervisor.waldurs import Supervisor
 
 if TYPE_CHECKING:
@@ -164,18 +165,23 @@ class ClusterKeeper(Keeper["ClusterLab"]):
 
 
 class EventBusKeeper(Keeper["EventBusLab"]):
-    """Keeps the event bus: Kafka, PostgreSQL and the services."""
+    """Keeps the event bus: Kafka, PostgreSQL and the services.
 
-    def hand_out(
-        self, *, breakable: bool, partitions: int, overrides: Mapping[str, Any], within: timedelta
-    ) -> EventBusLab:
+    Args:
+        environment: Where the suites run: says which Kafka is taken.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__()
+        self._environment = environment
+
+    def hand_out(self, *, within: timedelta, overrides: Mapping[str, Any], **options: Any) -> EventBusLab:
         """Start the event bus, or take the one that waits; it is as empty as a new one.
 
         Args:
-            breakable: Whether the network between the services and PostgreSQL is to be broken.
-            partitions: Of each topic.
-            overrides: Settings that differ from those of the lab.
             within: Give up after this time.
+            overrides: Settings that differ from those of the lab.
+            options: What else a suite wants of it: its attributes.
 
         Raises:
             LabError: A process did not become ready; nothing is left running.
@@ -183,11 +189,11 @@ class EventBusKeeper(Keeper["EventBusLab"]):
         from testyard.lab.supervisor.event_bus import EventBusLab
 
         def fits(lab: EventBusLab) -> bool:
-            wanted = (breakable, partitions, dict(overrides))
-            return lab.lives() and (lab.breakable, lab.partitions, dict(lab.overrides)) == wanted
+            wanted = {"overrides": overrides, **options}
+            return lab.lives() and all(getattr(lab, name) == value for name, value in wanted.items())
 
         def start() -> EventBusLab:
-            lab = EventBusLab(breakable=breakable, partitions=partitions, overrides=overrides)
+            lab = EventBusLab(self._environment, overrides=overrides, **options)
             lab.start(within)
             return lab
 

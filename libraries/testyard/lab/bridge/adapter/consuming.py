@@ -1,8 +1,8 @@
 """The adapter's work: read ahead, store, dead-letter, commit; in this order for each record, for ever.
 
 Three tasks share one consumer. One reads and checks records while the database is still busy with those before;
-one stores them and writes the dead letters; one commits, so that neither waits for it. When the database is away the
-inbox runs full and nothing is read any more; heartbeats go on, and the member keeps its partitions.
+one stores them and writes the dead letters; one commits, so that neither waits for it. When the database is away
+the inbox runs full and nothing is read any more; heartbeats go on, and the member keeps its partitions.
 """
 
 from __future__ import annotations

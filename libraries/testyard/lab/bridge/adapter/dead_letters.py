@@ -179,10 +179,12 @@ class DeadLetters:
         except KafkaError as problem:
             self._failed(letters[0], problem)
             return list(letters)
-        self.trouble = None
         async with asyncio.TaskGroup() as tasks:
             sending = [(it, tasks.create_task(self._send(producer, it))) for it in letters]
-        return [letter for letter, sent in sending if not sent.result()]
+        unwritten = [letter for letter, sent in sending if not sent.result()]
+        if not unwritten:
+            self.trouble = None
+        return unwritten
 
     async def _ready_producer(self) -> AIOKafkaProducer:
         if self._producer is None:

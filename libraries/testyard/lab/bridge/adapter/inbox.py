@@ -101,10 +101,10 @@ class Inbox:
 class Commits:
     """How far each partition may be committed, and has been.
 
-    A partition may be committed past what is stored or dead-lettered, and not past anything that is neither: batches
-    end in the order in which they were read, and one whose dead letters are not written yet counts only up to the
-    first of them. (Contract page "event-bus", 3.5, commits "safe" offsets, and leaves open what becomes of those
-    behind a gap: here they wait until it is closed.)
+    A partition may be committed past what is stored or dead-lettered, and not past anything that is neither:
+    batches end in the order in which they were read, and one whose dead letters are not written yet counts only up
+    to the first of them. (Contract page "event-bus", 3.5, commits "safe" offsets, and leaves open what becomes of
+    those behind a gap: here they wait until it is closed.)
 
     Attributes:
         changed: Set when more may be committed.

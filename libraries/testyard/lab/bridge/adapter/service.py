@@ -113,9 +113,9 @@ class Adapter:
         """Look after every poll, but not all the time: many steps may wait for a workflow that never comes."""
         while True:
             began = time.monotonic()
-            await self._store.adopt()
-            took = timedelta(seconds=time.monotonic() - began)
-            await elapse(took * (1 / ADOPTION_SHARE - 1))
+            if await self._store.adopt():
+                took = timedelta(seconds=time.monotonic() - began)
+                await elapse(took * (1 / ADOPTION_SHARE - 1))
             await happens(self._store.has_stored, self._node.settings.adapter.poll)
             self._store.has_stored.clear()
 

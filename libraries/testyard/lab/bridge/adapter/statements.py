@@ -85,7 +85,8 @@ _TRANSITIONS: Final = """
         transition_data, occurred_at)
     SELECT event_id, envelope #>> '{payload,entity_id}', envelope #>> '{payload,entity_type}',
         envelope #>> '{payload,from_state}', envelope #>> '{payload,to_state}',
-        envelope #>> '{payload,transition_event}', coalesce(envelope #> '{payload,transition_data}', '{}'), timestamp
+        envelope #>> '{payload,transition_event}', coalesce(envelope #> '{payload,transition_data}', '{}'),
+        timestamp
     FROM incoming WHERE route IN ('STATE_TRANSITION', 'REDUCER_STATE_TRANSITION')
     ON CONFLICT DO NOTHING"""
 

@@ -2,11 +2,12 @@
 
 One batch is one transaction. A batch that the database refuses for what one of its rows says is halved until only
 that row is left out, which is dead-lettered. Everything else that the database may answer, or not answer, is tried
-again: ``retries`` times after a pause that is one and a half times as long each time, then after the longest of them,
-until the circuit breaker is open; when that lets a probe through, it goes on. Nothing is given up. (Contract page
-"event-bus", 3.5, says both that failed records go to the dead-letter topic and that their offsets are not committed.
-Here a record is dead-lettered when trying again cannot help, and its offset is committed after that; when trying
-again may help, it is neither dead-lettered nor committed.)
+again: ``retries`` times after a pause that is one and a half times as long each time, then after the longest of
+them, until the circuit breaker is open; when that lets a probe through, it goes on. Nothing is given up.
+
+Contract page "event-bus", 3.5, says both that failed records go to the dead-letter topic and that their offsets
+are not committed. Here a record is dead-lettered when trying again cannot help, and its offset is committed after
+that; when trying again may help, it is neither dead-lettered nor committed.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ _OF_A_ROW: Final = (
     errors.ProgramLimitExceeded,
     errors.StatementTooComplex,
 )
+
+STORING: Final = "storing events"
+ADOPTING: Final = "looking for the workflows of steps"
 
 _log = logging.getLogger(__name__)
 
@@ -88,19 +92,23 @@ class Store:
         figures: Counts what was done.
 
     Attributes:
-        trouble: Why the database did not do what was last asked of it; None when it did.
         has_stored: Set after each transaction.
     """
 
     def __init__(self, pool: Pool, breaker: CircuitBreaker, settings: ConsumerSettings, figures: Figures) -> None:
-        self.trouble: str | None = None
         self.has_stored = asyncio.Event()
         self._pool = pool
         self._breaker = breaker
         self._settings = settings
         self._figures = figures
+        self._troubles: dict[str, str] = {}
         self._breaker_changed = asyncio.Event()
         breaker.when_it_changes(lambda _: self._breaker_changed.set())
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the database does not do what it was last asked; None when it does."""
+        return next(iter(self._troubles.values()), None)
 
     async def store(self, events: Sequence[Event]) -> list[Refused]:
         """Store some events; returns when each of them is there, or can never be.
@@ -135,16 +143,16 @@ class Store:
                 with self._breaker.call(_RowRefusedError):
                     fresh = await self._attempt(events)
             except CircuitOpenError as problem:
-                self._went_wrong(ErrorType.CIRCUIT_BREAKER_OPEN, problem)
+                self._went_wrong(STORING, ErrorType.CIRCUIT_BREAKER_OPEN, problem)
                 self._breaker_changed.clear()
                 await happens(self._breaker_changed, max(problem.retry_after, SHORTEST_PAUSE))
             except (DatabaseUnavailableError, psycopg.Error) as problem:
-                self._went_wrong(_type_of(problem), problem)
+                self._went_wrong(STORING, _type_of(problem), problem)
                 self._breaker_changed.clear()
                 await happens(self._breaker_changed, self._pause_after(failures))
                 failures += 1
             else:
-                self.trouble = None
+                self._troubles.pop(STORING, None)
                 self.has_stored.set()
                 self._figures.stored(events, fresh)
                 return
@@ -163,27 +171,28 @@ class Store:
         pause: timedelta = settings.retry_backoff * GROWTH ** min(failures, settings.retries)
         return min(pause, settings.retry_longest)
 
-    def _went_wrong(self, error: ErrorType, problem: Exception) -> None:
+    def _went_wrong(self, work: str, error: ErrorType, problem: Exception) -> None:
         self._figures.went_wrong(error)
-        if self.trouble is None:
-            _log.warning("the database: %s", problem)
-        self.trouble = str(problem)
+        if work not in self._troubles:
+            _log.warning("%s: %s", work, problem)
+        self._troubles[work] = str(problem).partition("\n")[0]
 
-    async def adopt(self) -> None:
-        """Bring the steps that wait for their workflow to those whose workflow is there, if the database is."""
+    async def adopt(self) -> bool:
+        """Bring the steps whose workflow is there by now to it; whether the database could be asked."""
         try:
             with self._breaker.call(psycopg.IntegrityError):
                 rows = await fetch(self._pool, ADOPT)
         except CircuitOpenError:
-            return
+            return False
         except psycopg.IntegrityError:
             # The workflow was removed meanwhile.
-            return
+            return True
         except (DatabaseUnavailableError, psycopg.Error) as problem:
-            self._went_wrong(_type_of(problem), problem)
-        else:
-            self.trouble = None
-            self._figures.adopted(rows[0]["adopted"])
+            self._went_wrong(ADOPTING, _type_of(problem), problem)
+            return False
+        self._troubles.pop(ADOPTING, None)
+        self._figures.adopted(rows[0]["adopted"])
+        return True
 
 
 async def _write(events: Sequence[Event], connection: Connection) -> Counter[str]:

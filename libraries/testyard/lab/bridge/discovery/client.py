@@ -183,7 +183,8 @@ class DiscoveryClient:
         except ConsulError as problem:
             answered = isinstance(problem.__cause__, httpx.HTTPStatusError | ValueError)
             return ConsulStatus.UNHEALTHY if answered else ConsulStatus.UNAVAILABLE
-        return ConsulStatus.HEALTHY if leader else ConsulStatus.UNHEALTHY
+        has_leader = isinstance(leader, str) and leader != ""
+        return ConsulStatus.HEALTHY if has_leader else ConsulStatus.UNHEALTHY
 
     async def services(self) -> tuple[dict[str, tuple[str, ...]], Source]:
         """Every service with its tags: those of Consul, else those of the settings."""

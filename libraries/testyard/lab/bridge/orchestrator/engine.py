@@ -21,6 +21,11 @@ from testyard.lab.bridge.orchestrator.workflow import Workflow, WorkflowRequest
 
 REMEMBERED: Final = 20_000
 """How many workflows that have ended are still answered for without a look into the tables."""
+AT_WORK: Final = 128
+"""How many workflows of a kind are worked on at a time; those that were taken on first come first.
+
+Those that ask OnexTree and those that do not are two kinds: when it is slow, only the former wait for each other.
+"""
 COUNTED: Final = ("accepted", "completed", "failed", "resumed")
 
 WITHOUT_INTELLIGENCE: Final = "onextree_unavailable_skip_intelligence"
@@ -57,6 +62,7 @@ class Orchestrator:
         # Only while nobody can be told yet that the workflow was taken on.
         self._accepting: dict[UUID, asyncio.Future[None]] = {}
         self._ended: OrderedDict[UUID, Workflow] = OrderedDict()
+        self._at_work = {with_intelligence: asyncio.Semaphore(AT_WORK) for with_intelligence in (False, True)}
         self._stopping = False
         node.degraded_for.append(self._telling.outage.reasons)
 
@@ -165,14 +171,15 @@ class Orchestrator:
 
     async def _run(self, workflow: Workflow) -> bool:
         """Run a workflow to its end; whether that could be told."""
-        await self._work(workflow)
-        try:
-            await self._telling.ended(workflow)
-        except Exception:
-            # The row stays unfinished: the next process tries again.
-            _log.exception("the end of the workflow %s could not be told", workflow.workflow_id)
-            return False
-        return True
+        async with self._at_work[workflow.request.intelligence]:
+            await self._work(workflow)
+            try:
+                await self._telling.ended(workflow)
+            except Exception:
+                # The row stays unfinished: the next process tries again.
+                _log.exception("the end of the workflow %s could not be told", workflow.workflow_id)
+                return False
+            return True
 
     async def _work(self, workflow: Workflow) -> None:
         settings = self._node.settings.orchestrator
