@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import httpx
@@ -40,6 +41,7 @@ from testyard.lab.bridge.settings import (
 from testyard.lab.bridge.tables import migrate
 from testyard.lab.bridge.topics import Route, dead_letter_topic
 from testyard.lab.children import wait_for_the_end
+from testyard.lab.servers.fault_proxy import FaultProxy
 from testyard.lab.servers.kafka_mock import MockKafka
 from testyard.lab.servers.loop_thread import LOOPBACK, LoopThread, loopback_listener
 from testyard.lab.waiting import elapse
@@ -285,6 +287,16 @@ async def until(holds: Callable[[], bool], what: str, within: timedelta = PATIEN
     while not holds():
         assert not deadline.expired, f"not within {within.total_seconds():g} s: {what}"
         await elapse(timedelta(milliseconds=2))
+
+
+@contextmanager
+def behind_a_proxy(url: str) -> Iterator[tuple[str, FaultProxy]]:
+    """A database's URL through a proxy, whose faults end with the test."""
+    parts = urlsplit(url)
+    with FaultProxy(parts.hostname or "", parts.port or 0) as proxy:
+        through = parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{proxy.host}:{proxy.port}")
+        yield urlunsplit(through), proxy
+        proxy.heal()
 
 
 def rows(url: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:

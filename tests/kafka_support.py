@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -99,47 +98,6 @@ def new_topic(cluster: MockKafka, partitions: int = 3) -> str:
     name = f"topic-{uuid4().hex[:8]}"
     cluster.create_topic(name, partitions)
     return name
-
-
-@contextmanager
-def relay(context: ssl.SSLContext, host: str, port: int) -> Iterator[int]:
-    """Something that takes TLS connections and hands on what they carry; yields the port that it listens on.
-
-    Args:
-        context: The server's side of TLS.
-        host: Where to hand on to.
-        port: The TCP port there.
-    """
-    loop = LoopThread("relay")
-    clients: set[asyncio.Task[None]] = set()
-
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while chunk := await reader.read(65536):
-                writer.write(chunk)
-                await writer.drain()
-        with suppress(OSError):
-            writer.close()
-            await writer.wait_closed()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        clients.add(asyncio.current_task())
-        to, answer = await asyncio.open_connection(host, port)
-        await asyncio.gather(pass_on(reader, answer), pass_on(to, writer))
-
-    async def listen() -> asyncio.Server:
-        return await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-
-    async def end(server: asyncio.Server) -> None:
-        server.close()
-        await asyncio.wait(clients, timeout=PATIENCE) if clients else None
-
-    server = loop.run(listen())
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        loop.run(end(server))
-        loop.stop()
 
 
 @contextmanager

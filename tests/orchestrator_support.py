@@ -112,7 +112,7 @@ class Story:
             "namespace": self.namespace,
             "items": self.items,
             "started_at": STARTED_AT,
-            "request": {"content": "# Readme", "file_path": "README.md"},
+            "request": {"content": "# Readme", "file_path": "README.md", "namespace": self.namespace},
         }
         return self.told(Route.WORKFLOW_STARTED, WorkflowStarted.model_validate({**given, **changes}))
 
@@ -352,7 +352,7 @@ def behind_a_proxy(url: str) -> Iterator[tuple[str, FaultProxy]]:
 
 @asynccontextmanager
 async def bench(
-    around: Neighbours, directory: Path, *, consul: str | None = None, **orchestrator: Any
+    around: Neighbours, directory: Path, *, consul: str | None = None, bus: BusSettings = BUS, **orchestrator: Any
 ) -> AsyncIterator[Bench]:
     """An orchestrator among its neighbours.
 
@@ -360,6 +360,7 @@ async def bench(
         around: The neighbours.
         directory: Where its events wait.
         consul: Who says where the neighbours are; None: the settings do.
+        bus: How it reaches Kafka.
         orchestrator: What differs from the settings above.
     """
     async with AsyncExitStack() as stack:
@@ -368,6 +369,7 @@ async def bench(
         settings = lab_settings(
             around.kafka.bootstrap_servers,
             directory,
+            bus=bus,
             orchestrator=OrchestratorSettings.model_validate({**ORCHESTRATOR, **orchestrator}),
             discovery=DiscoverySettings(
                 consul=consul,

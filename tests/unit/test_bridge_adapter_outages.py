@@ -40,6 +40,9 @@ def proxy(database_url: str) -> Iterator[FaultProxy]:
 async def bench(database_url: str, proxy: FaultProxy, tmp_path: Path) -> AsyncIterator[Bench]:
     """Its adapters reach the database through the proxy; the test does not."""
     async with open_bench(database_url, tmp_path) as bench:
+        # A connection that is not there is waited for so long.
+        database = bench.settings.database.model_copy(update={"timeout": timedelta(milliseconds=700)})
+        bench.settings = bench.settings.model_copy(update={"database": database})
         yield bench
 
 

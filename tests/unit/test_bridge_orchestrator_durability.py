@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -21,19 +21,16 @@ from orchestrator_support import (
     bench,
     events_about,
     execution,
+    lab_settings,
     neighbours,
     opened,
     reducing,
     shape,
 )
-from postgresql_support import private_schema
 from testyard.core.deadline import Deadline
-from testyard.lab.bridge.events import WorkflowState
-from testyard.lab.bridge.orchestrator import engine, stored
-from testyard.lab.bridge.orchestrator.workflow import Workflow, WorkflowRequest
+from testyard.lab.bridge.orchestrator import stored
 from testyard.lab.bridge.reducer.store import persist
 from testyard.lab.bridge.topics import Route
-from testyard.lab.servers.postgresql import PostgresqlServer
 
 pytestmark = pytest.mark.anyio
 
@@ -42,13 +39,10 @@ STATES = "SELECT current_state, count(*) FROM workflow_executions WHERE namespac
 TOTAL = "SELECT total_workflows_processed FROM bridge_states WHERE namespace = %s"
 
 
-@pytest.fixture(scope="module")
-def around(postgresql_server: PostgresqlServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbours]:
-    """What the orchestrator works with."""
-    with (
-        private_schema(postgresql_server) as url,
-        neighbours(url, tmp_path_factory.mktemp("neighbours")) as around,
-    ):
+@pytest.fixture
+def around(database_url: str, tmp_path: Path) -> Iterator[Neighbours]:
+    """What the orchestrator works with, and nothing that another test has left unfinished."""
+    with neighbours(database_url, tmp_path / "neighbours") as around:
         yield around
 
 
@@ -60,7 +54,7 @@ async def a_reducer(around: Neighbours, lab: Bench) -> AsyncIterator[None]:
 
 
 def states(around: Neighbours, namespace: str) -> dict[str, int]:
-    return {state: count for state, count in rows(around.url, STATES, namespace)}
+    return dict(rows(around.url, STATES, namespace))
 
 
 def files(count: int, namespace: str, **more: Any) -> dict[str, Any]:
@@ -129,63 +123,37 @@ async def test_an_orchestrator_that_ends_leaves_its_work_to_the_next_one(around:
         await until(lambda: states(around, namespace) == {"COMPLETED": 100}, "all have completed")
 
 
-async def test_who_waits_for_a_workflow_is_told_that_it_goes_on_elsewhere(around: Neighbours, tmp_path: Path):
-    async with bench(around, tmp_path) as lab:
-        lab.stamping.silence()
-        waiting = asyncio.create_task(lab.run(expect=202))
-        await until(lambda: lab.breaker("stamping")["totals"]["calls"] == 1, "it is being stamped")
-        await lab.orchestrator.stop()
-        assert (await waiting)["state"] == "PROCESSING"
-        answer = await lab.client.post(WORKFLOWS, json={"content": "x", "file_path": "x"})
-        assert answer.status_code == 503
-        assert "about to end" in answer.json()["detail"]
-        assert lab.orchestrator.in_flight == {}
-
-
-async def test_a_client_that_goes_away_takes_no_workflow_with_it(around: Neighbours, tmp_path: Path):
-    async with bench(around, tmp_path) as lab:
-        lab.stamping.silence()
-        waiting = asyncio.create_task(lab.run())
-        await until(lambda: len(lab.orchestrator.in_flight) == 1, "it has come")
-        waiting.cancel()
-        await asyncio.wait([waiting])
-        lab.stamping.heal()
-        lab.stamping.cut()
-        await until(lambda: lab.orchestrator.counts["completed"] == 1, "it has completed all the same")
-
-
-async def test_more_than_can_be_read_at_once_is_resumed(
+async def test_more_than_can_be_read_at_once_is_found(
     around: Neighbours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(stored, "MOST_AT_ONCE", 7)
-    namespace = f"unfinished-{uuid4()}"
-    async with bench(around, tmp_path, resume_after=600) as lab:
-        unfinished = [Story(namespace) for _ in range(30)]
-        not_understood = [Story(namespace) for _ in range(20)]
-        elsewhere = Story(namespace)
-        executions = [execution(it.start()) for it in unfinished]
-        executions += [execution(it.start(request={"path": "x"})) for it in not_understood]
-        await persist(lab.node.pool, ENVIRONMENT, executions, {})
-        other = execution(elsewhere.start())
-        other.metadata["environment"] = "staging"
-        await persist(lab.node.pool, ENVIRONMENT, [other], {})
-        found = await stored.Unfinished(lab.node).find()
-        assert {it.correlation_id for it in found if it.request.namespace} >= {
-            it.correlation_id for it in unfinished
-        }
-        assert not {it.correlation_id for it in found} & {it.correlation_id for it in [*not_understood, elsewhere]}
+    async with opened(lab_settings(around.kafka.bootstrap_servers, tmp_path), around.url, "orchestrator") as node:
+        unfinished = [Story() for _ in range(30)]
+        own, elsewhere, ended = execution(Story().start()), execution(Story().start()), Story()
+        own.metadata["instance"] = node.instance
+        elsewhere.metadata["environment"] = "staging"
+        others = [execution(Story().start(request={"path": "x"})) for _ in range(20)]
+        unread = [execution(Story().transition()) for _ in range(5)]
+        executions = [execution(it.start()) for it in unfinished] + [own, elsewhere] + others + unread
+        executions.append(execution(ended.start()).joined_with(execution(ended.end())))
+        await persist(node.pool, ENVIRONMENT, executions, {})
+        found = await stored.Unfinished(node).find()
+        assert {it.correlation_id for it in found} == {it.correlation_id for it in unfinished}
+        assert len(found) == 30
 
 
 async def test_what_cannot_be_resumed_is_told_once(
     around: Neighbours, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    async with bench(around, tmp_path, resume_after=600) as lab:
-        await persist(lab.node.pool, ENVIRONMENT, [execution(Story().start(request={}))], {})
-        unfinished = stored.Unfinished(lab.node)
-        for _ in range(3):
-            await unfinished.find()
-    told = [it for it in caplog.messages if "cannot be resumed" in it]
-    assert len(told) == 2, "once by the orchestrator at its start or later, and once by this one" or told
+    async with opened(lab_settings(around.kafka.bootstrap_servers, tmp_path), around.url, "orchestrator") as node:
+        unfinished = stored.Unfinished(node)
+        for count in (1, 2):
+            await persist(node.pool, ENVIRONMENT, [execution(Story().start(request={}))], {})
+            for _ in range(3):
+                assert await unfinished.find() == []
+            told = [it for it in caplog.messages if "cannot be resumed" in it]
+            assert len(told) == count
+            assert told[-1].startswith(f"{count} unfinished workflows cannot be resumed")
 
 
 async def test_a_workflow_of_an_earlier_process_is_answered_for(around: Neighbours, tmp_path: Path):
@@ -219,116 +187,3 @@ async def test_a_workflow_that_is_asked_for_again_before_it_is_resumed_is_resume
         counts = lab.orchestrator.counts
         assert (counts["accepted"], counts["resumed"], counts["completed"]) == (0, 1, 1)
         assert "WORKFLOW_STARTED" not in shape(await lab.told(workflow, 6))
-
-
-async def test_workflows_are_taken_on_without_the_database(around: Neighbours, tmp_path: Path):
-    async with bench(around, tmp_path) as lab:
-        lab.database.refuse()
-        lab.database.cut()
-        for correlation_id in (None, str(uuid4())):
-            workflow = await lab.run(correlation_id=correlation_id)
-            assert workflow["state"] == "COMPLETED"
-
-
-async def test_without_kafka_workflows_complete_and_are_told_later(around: Neighbours, tmp_path: Path):
-    async with bench(around, tmp_path) as lab:
-        await lab.run()
-        lab.kafka.down()
-        try:
-            workflow = await lab.run("# Without Kafka", intelligence=True)
-            assert workflow["state"] == "COMPLETED"
-            assert len(lab.node.publisher.outbox) > 0
-        finally:
-            lab.kafka.up()
-        assert shape(await lab.told(workflow, 8)) == [
-            "WORKFLOW_STARTED",
-            "PENDING to PROCESSING",
-            "validation completed",
-            "onextree_intelligence completed",
-            "hash_generation completed",
-            f"stamp_creation {'completed' if workflow['stamp']['stamp_id'] else 'skipped'}",
-            "PROCESSING to COMPLETED",
-            "WORKFLOW_COMPLETED",
-        ]
-
-
-async def test_a_workflow_that_nothing_can_keep_is_not_taken_on(
-    around: Neighbours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    async def no_room(*given: Any, **named: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    async with bench(around, tmp_path) as lab:
-        monkeypatch.setattr(lab.node.publisher, "deliver", no_room)
-        answer = await lab.client.post(WORKFLOWS, json={"content": "x", "file_path": "x"})
-        assert answer.status_code == 503
-        assert "No space left" in answer.json()["detail"]
-        assert lab.orchestrator.in_flight == {}
-        assert lab.orchestrator.counts["accepted"] == 0
-        monkeypatch.undo()
-        assert (await lab.run())["state"] == "COMPLETED"
-
-
-async def test_a_workflow_waits_for_room_to_tell_what_it_has_done(
-    around: Neighbours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    async with bench(around, tmp_path) as lab:
-        deliver, full = lab.node.publisher.deliver, asyncio.Event()
-
-        async def sometimes(topic: str, envelope: Any) -> Any:
-            if full.is_set() and envelope.event_type != "WORKFLOW_STARTED":
-                raise OSError(28, "No space left on device")
-            return await deliver(topic, envelope)
-
-        monkeypatch.setattr(lab.node.publisher, "deliver", sometimes)
-        full.set()
-        running = asyncio.create_task(lab.run())
-        await until(lambda: any("No space left" in it for it in lab.node.trouble()), "it says so")
-        full.clear()
-        workflow = await running
-        assert workflow["state"] == "COMPLETED"
-        assert len(await lab.told(workflow, 7)) == 7
-        assert not any("No space left" in it for it in lab.node.trouble())
-
-
-async def test_an_end_that_cannot_be_told_is_left_to_the_next_process(
-    around: Neighbours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    async with bench(around, tmp_path) as lab:
-        deliver = lab.node.publisher.deliver
-
-        async def not_the_end(topic: str, envelope: Any) -> Any:
-            if envelope.event_type == "WORKFLOW_COMPLETED":
-                raise ZeroDivisionError
-            return await deliver(topic, envelope)
-
-        monkeypatch.setattr(lab.node.publisher, "deliver", not_the_end)
-        await lab.client.post(WORKFLOWS, json={"content": "x", "file_path": "x"})
-        assert lab.orchestrator.in_flight == {}
-        assert (lab.orchestrator.counts["completed"], lab.orchestrator.counts["failed"]) == (0, 0)
-        monkeypatch.undo()
-        assert (await lab.run())["state"] == "COMPLETED"
-
-
-async def test_what_has_ended_is_forgotten_one_after_the_other(
-    around: Neighbours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(engine, "REMEMBERED", 2)
-    async with bench(around, tmp_path) as lab:
-        workflows = [await lab.run(f"# {it}") for it in range(3)]
-        found = [lab.orchestrator.find(UUID(it["workflow_id"])) for it in workflows]
-        assert [it is not None for it in found] == [False, True, True]
-        assert {it.request.content for it in found if it is not None} == {""}, "of their files nothing is kept"
-
-
-async def test_an_end_is_told_by_one_id_whether_it_is_told_once_or_twice(around: Neighbours, tmp_path: Path):
-    async with bench(around, tmp_path) as lab:
-        request = WorkflowRequest(content="# Readme", file_path="README.md")
-        correlation_id = uuid4()
-        for error in (None, "metadata stamping timeout"):
-            workflow = Workflow(request, correlation_id, state=WorkflowState.PROCESSING, error=error)
-            await lab.orchestrator._telling.ended(workflow)
-        routes = (Route.STATE_TRANSITION, Route.WORKFLOW_COMPLETED, Route.WORKFLOW_FAILED)
-        told = await events_about(lab.kafka, {str(correlation_id)}, routes, 4)
-        assert len(told) == 4
-        assert len({it.envelope["event_id"] for it in told}) == 2

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,18 +100,26 @@ def test_only_one_has_it_at_a_time(path):
     taken(path).close()
 
 
+def room_for(room: int) -> Callable[[int, bytes], int]:
+    """A disk that is full soon."""
+    write = os.write
+
+    def write_what_fits(descriptor: int, content: bytes) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        written = write(descriptor, content[:room])
+        room -= written
+        return written
+
+    return write_what_fits
+
+
 def test_a_full_disk_is_told_and_leaves_no_half_line(path, monkeypatch):
     file = taken(path)
     file.append([waiting(1)])
-    write = os.write
-
-    def until_it_is_full(descriptor: int, content: bytes) -> int:
-        if len(content) < 20:
-            raise OSError(errno.ENOSPC, "no space left on device")
-        return write(descriptor, content[: len(content) // 2])
-
     with monkeypatch.context() as patched:
-        patched.setattr(outbox_file.os, "write", until_it_is_full)
+        patched.setattr(outbox_file.os, "write", room_for(20))
         with pytest.raises(OSError, match="no space"):
             file.append([waiting(2), waiting(3)])
         assert list(file.events) == [1]
@@ -124,12 +133,8 @@ def test_a_full_disk_is_told_and_leaves_no_half_line(path, monkeypatch):
 def test_a_full_disk_brings_back_what_has_gone_but_loses_nothing(path, monkeypatch, caplog):
     file = taken(path)
     file.append([waiting(1), waiting(2)])
-
-    def full(descriptor: int, content: bytes) -> int:
-        raise OSError(errno.ENOSPC, "no space left on device")
-
     with monkeypatch.context() as patched:
-        patched.setattr(outbox_file.os, "write", full)
+        patched.setattr(outbox_file.os, "write", room_for(2))
         file.forget([1])
     assert list(file.events) == [2]
     assert "keeps events that have gone" in caplog.text

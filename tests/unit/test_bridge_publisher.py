@@ -347,6 +347,31 @@ async def test_an_error_that_ends_a_producer_costs_one_failure_and_another_produ
     assert (read.numbers, read.doubled) == ({0, 1, 2}, 0)
 
 
+async def test_a_bus_that_answers_but_takes_nothing_does_not_close_the_breaker(stage):
+    publisher = await stage.publisher()
+    await deliver(publisher, event(0))
+    stage.kafka.fail_next(Api.PRODUCE, *[Failure.NOT_ENOUGH_REPLICAS] * 1000)
+    await fail(publisher, range(1, 10))
+    await until(lambda: len(publisher.breaker.transitions) > 4, "it was tried out twice")
+    assert {it.target for it in publisher.breaker.transitions} == {BreakerState.OPEN, BreakerState.HALF_OPEN}
+    stage.kafka.fail_no_more(Api.PRODUCE)
+    await replayed(publisher)
+    read = await stage.arrived()
+    assert (read.numbers, read.doubled) == (set(range(FAILURES + 1)), 0)
+
+
+async def test_a_bus_that_is_back_closes_the_breaker_also_when_nobody_publishes(stage):
+    publisher = await stage.publisher()
+    await deliver(publisher, event(0))
+    stage.kafka.down()
+    await fail(publisher, range(1, 10))
+    await publisher.outbox.remove(await publisher.outbox.oldest(FAILURES))
+    assert len(publisher.outbox) == 0
+    stage.kafka.up()
+    await until(lambda: publisher.breaker.state is BreakerState.CLOSED, "it is closed")
+    assert publisher.trouble() == []
+
+
 async def test_a_producer_that_has_died_is_replaced(stage):
     publisher = await stage.publisher(request_timeout=PATIENCE)
     await deliver(publisher, event(0))

@@ -47,7 +47,7 @@ def test_a_workflow_is_what_its_end_and_its_start_say_together():
         "environment": "test",
         "items": 3,
         "instance": "orchestrator-1",
-        "request": {"content": "# Readme", "file_path": "README.md"},
+        "request": {"content": "# Readme", "file_path": "README.md", "namespace": NAMESPACE},
         "result": {"told_by": "orchestrator-1"},
         "ended_by": "orchestrator-1",
     }

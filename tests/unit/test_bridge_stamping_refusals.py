@@ -13,8 +13,7 @@ import psycopg
 import pytest
 from blake3 import blake3
 from bridge_stamping_support import CONTENT, Api, stamping_on
-from bridge_support import running_bus, short_settings
-from publisher_support import behind_a_proxy
+from bridge_support import behind_a_proxy, running_bus, short_settings
 from testyard.lab.bridge.settings import Settings, StampingSettings
 from testyard.lab.bridge.stamping.answers import ErrorCode
 from testyard.lab.bridge.stamping.gate import LARGEST_BODY

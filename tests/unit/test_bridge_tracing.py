@@ -107,6 +107,7 @@ def test_tracing_is_off_unless_spans_are_kept_and_then_does_nothing() -> None:
         assert tracing.inject_headers() == ()
     with tracing.consumer_spans([record(), record()]):
         assert tracing.spans() == []
+    assert not any(tracing.telemetry[name] for name in ("tracing", "metrics", "logs"))
     answer = get(tracing, "/files/a", traceparent=TRACEPARENT)
     assert answer.json() == {"name": "a", "headers": ""}
     assert get(tracing, "/traces").json() == {

@@ -85,10 +85,11 @@ def test_it_can_be_used_again_after_it_was_stopped(loop: LoopThread) -> None:
 
 def test_an_interrupted_wait_cancels_what_was_waited_for(loop: LoopThread) -> None:
     started, ended = threading.Event(), threading.Event()
+    main = threading.get_ident()
 
     def interrupt() -> None:
         started.wait(5)
-        signal.raise_signal(signal.SIGINT)
+        signal.pthread_kill(main, signal.SIGINT)
 
     interrupter = threading.Thread(target=interrupt)
     interrupter.start()

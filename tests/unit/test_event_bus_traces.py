@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from testyard.core.errors import NotMetError, UserError
-from testyard.event_bus.traces import Trace, only_trace, read_traces
+from testyard.event_bus.traces import Trace, new_caller, only_trace, read_traces
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 OTHER_TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -180,6 +180,23 @@ def test_every_parent_is_known() -> None:
     )
     assert tree == without(4).tree().splitlines()
     assert f"(parent {span_id(4)} is missing) reducer: process completed" in str(failed.value)
+
+
+def test_a_trace_that_a_test_began_has_the_test_for_a_parent() -> None:
+    caller = new_caller()
+    assert caller.traceparent == f"00-{caller.trace_id}-{caller.span_id}-01"
+    assert caller != new_caller()
+    began = [it | {"trace_id": caller.trace_id} for it in workflow()]
+    began[0]["parent_id"] = caller.span_id
+    trace = read_traces(began)[caller.trace_id]
+    trace.parents_should_be_known(caller)
+    with pytest.raises(NotMetError, match="the parent of 1 span: orchestrator: POST /workflows"):
+        trace.parents_should_be_known()
+    with pytest.raises(NotMetError, match="the parent of 1 span: orchestrator: POST /workflows"):
+        trace.parents_should_be_known(new_caller())
+    began[1]["parent_id"] = caller.span_id
+    with pytest.raises(NotMetError, match="one beginning, found 2"):
+        only_trace(began).parents_should_be_known(caller)
 
 
 def test_a_trace_begins_once() -> None:

@@ -19,7 +19,7 @@ from aiokafka.errors import (
     NodeNotReadyError,
     TopicAuthorizationFailedError,
 )
-from kafka_support import closed_port, new_topic, open_kafka, quiet_client, refusing_broker, relay
+from kafka_support import closed_port, new_topic, open_kafka, quiet_client, refusing_broker
 from testyard.core.deadline import Deadline
 from testyard.core.errors import UserError
 from testyard.core.loop_thread import LoopThread
@@ -41,6 +41,7 @@ from testyard.kafka.problems import (
 from testyard.kafka.target import Sasl, SaslMechanism, Target, Tls
 from testyard.lab.servers.certificates import CertificateAuthority
 from testyard.lab.servers.kafka_mock import Api, Failure, MockKafka
+from tls_support import tls_relay
 
 LONG = timedelta(seconds=20)
 SHORT = timedelta(milliseconds=500)
@@ -210,7 +211,7 @@ def encrypted(
         ports = []
         for broker, server_address in zip(mock.brokers, mock.bootstrap_servers.split(","), strict=True):
             host, port = server_address.split(":")
-            ports.append(stack.enter_context(relay(context, host, int(port))))
+            ports.append(stack.enter_context(tls_relay(context, host, int(port))).port)
             mock.advertise(broker, "localhost", ports[-1])
         yield ",".join(f"localhost:{port}" for port in ports)
 

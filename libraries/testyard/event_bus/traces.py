@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from secrets import token_hex
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -68,6 +69,34 @@ class Hop:
 
     def __str__(self) -> str:
         return f"{self.cause.service} -> {self.effect.service} by {self.effect.name!r} after {_text(self.took)}"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who begins a trace from outside: a test, which then knows the trace that it looks for.
+
+    Attributes:
+        trace_id: The trace.
+        span_id: The parent of the first span of a service.
+
+    Example:
+        >>> caller = new_caller()
+        >>> httpx.post(url, headers={"traceparent": caller.traceparent})
+        >>> read_traces(spans)[caller.trace_id].parents_should_be_known(caller)
+    """
+
+    trace_id: str
+    span_id: str
+
+    @property
+    def traceparent(self) -> str:
+        """The header that tells a service of it (W3C Trace Context)."""
+        return f"00-{self.trace_id}-{self.span_id}-01"
+
+
+def new_caller() -> Caller:
+    """A caller with a trace of its own."""
+    return Caller(token_hex(16), token_hex(8))
 
 
 class Trace:
@@ -155,19 +184,23 @@ class Trace:
 
     # What should be true.
 
-    def parents_should_be_known(self) -> None:
+    def parents_should_be_known(self, caller: Caller | None = None) -> None:
         """Check that the trace has one beginning, and that what caused each other span is here.
+
+        Args:
+            caller: Who began it from outside; None: a service did.
 
         Raises:
             NotMetError: A parent is missing, or there is not one beginning; shows the tree.
         """
-        orphans = self.orphans()
+        outside = None if caller is None else caller.span_id
+        orphans = [span for span in self.orphans() if span.parent_id != outside]
         if orphans:
             named = ", ".join(f"{it.service}: {it.name}" for it in orphans)
             raise self._unmet(f"no service has the parent of {_spans(orphans)}: {named}")
-        roots = self.roots()
-        if len(roots) != 1:
-            raise self._unmet(f"the trace is expected to have one beginning, found {len(roots)}")
+        beginnings = self.roots() + [span for span in self.orphans() if span.parent_id == outside]
+        if len(beginnings) != 1:
+            raise self._unmet(f"the trace is expected to have one beginning, found {len(beginnings)}")
 
     def services_should_be_visited(self, services: Sequence[str]) -> None:
         """Check that the trace came to these services, for the first time in this order; others may be in between.

@@ -39,8 +39,6 @@ REFUSED: Final = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopi
 LARGEST_REQUEST: Final = 1_048_576
 """What a broker takes at most, unless it is told otherwise (``message.max.bytes``)."""
 
-# An answer that comes late is still an answer: the client waits for it longer than a publication does.
-_CLIENT_WAITS: Final = 2
 _LAST_CHANCE: Final = timedelta(seconds=1)
 _ENDS_WITHIN: Final = timedelta(milliseconds=200)
 
@@ -100,6 +98,8 @@ class Bus:
         self._settings = settings
         self._producer: asyncio.Task[_Producer] | None = None
         self._ending: set[asyncio.Task[None]] = set()
+        # An answer that comes late is still an answer: the client waits for it longer than a publication does.
+        self._client_waits = settings.request_timeout * 2
         self._closed = False
 
     async def send(self, topic: str, key: str, value: bytes, headers: Headers) -> None:
@@ -157,6 +157,17 @@ class Bus:
         message = f"No broker answers within {self._settings.request_timeout.total_seconds():g} s."
         raise KafkaTimeoutError(message)
 
+    def give_up(self, answer: Answer) -> None:
+        """Use another producer from now on, as the present one has waited for an answer for too long.
+
+        Args:
+            answer: Cancelled soon, unless it comes; nothing is done when it is another producer's.
+        """
+        making = self._producer
+        if making is not None and making.done() and not making.cancelled() and making.exception() is None:
+            if answer in making.result().unanswered:
+                self._give_up(making, _LAST_CHANCE)
+
     def renew(self) -> None:
         """Use another producer from now on: this one may be looking for the brokers where they are no more."""
         if self._producer is not None:
@@ -182,15 +193,15 @@ class Bus:
             self._producer.add_done_callback(_look_at)
         return self._producer
 
-    def _give_up(self, making: asyncio.Task[_Producer]) -> None:
+    def _give_up(self, making: asyncio.Task[_Producer], last_chance: timedelta | None = None) -> None:
         if self._producer is making:
             self._producer = None
-            ending = asyncio.create_task(_end(making, self._settings.request_timeout * _CLIENT_WAITS))
+            ending = asyncio.create_task(_end(making, last_chance or self._client_waits))
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
 
     async def _new_producer(self) -> _Producer:
-        patience = self._settings.request_timeout * _CLIENT_WAITS
+        patience = self._client_waits
         producer = _Producer(
             bootstrap_servers=self._bootstrap_servers,
             enable_idempotence=True,

@@ -176,9 +176,7 @@ class Outbox:
 
     async def _keep_what_arrives(self) -> None:
         events = list(self._arriving.values())
-        # What is in the file is older than what goes to the table now.
         with suppress(*_AWAY):
-            await self._empty_the_files()
             await self._insert(events)
             self._arrived(events)
             return

@@ -27,10 +27,12 @@ class Probe:
     Attributes:
         breaker: The breaker.
         ask: Raises when the other side does not work.
+        unless: Says that somebody calls the other side anyway: what it does then tells more than an answer does.
     """
 
     breaker: CircuitBreaker
     ask: Ask
+    unless: Callable[[], bool] = lambda: False
 
     async def run(self, every: timedelta) -> None:
         """Ask again and again while the breaker is half open, until cancelled.
@@ -39,7 +41,7 @@ class Probe:
             every: How often the breaker is looked at.
         """
         while True:
-            if self.breaker.state is BreakerState.HALF_OPEN:
+            if self.breaker.state is BreakerState.HALF_OPEN and not self.unless():
                 await self._ask_once()
             await elapse(every)
 

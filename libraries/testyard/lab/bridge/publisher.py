@@ -7,8 +7,8 @@ they were given.
 What may be published twice, always under one event id, by which everyone who stores it knows that it is the same:
 
 - what was published just before a crash, and not yet taken out of the outbox;
-- what was with a producer that had to be given up, at the end of the process or because a probe of the half-open
-  breaker had failed, if a broker had taken it and only the answer was lost: one request to each broker at most;
+- what was with a producer that had to be given up, at the end of the process or because the bus stayed away, if a
+  broker had taken it and only the answer was lost: one request to each broker at most;
 - with brokers that do not look at a producer's batch numbers, any request whose answer was lost.
 """
 
@@ -92,7 +92,8 @@ class Publisher:
         self._none_under_way.set()
         self._closing = False
         self.breaker.when_it_changes(self._renew_after_a_probe)
-        self._probe = Probe(self.breaker, self._bus.ask)
+        # A bus that answers may still take nothing: what waits is the better probe.
+        self._probe = Probe(self.breaker, self._bus.ask, unless=lambda: len(outbox) > 0)
         self._probing: asyncio.Task[None] | None = None
 
     @property

@@ -42,7 +42,7 @@ from testyard.lab.spans import spans_in
 
 SCOPE: Final = "testyard.bridge"
 TRACES_PATH: Final = "/v1/traces"
-NOT_TRACED: Final = frozenset({"/health", "/metrics", "/breakers", "/traces"})
+NOT_TRACED: Final = frozenset({"/health", "/metrics", "/breakers", "/configuration", "/traces"})
 """What is only asked about the service itself."""
 
 SEND_AFTER: Final = timedelta(milliseconds=200)
@@ -204,7 +204,7 @@ class RecordingTracing(Tracing):
             attributes["messaging.kafka.message.key"] = record.key.decode(errors="replace")
         return self._tracer.start_span(
             f"process {record.topic}",
-            context=self._propagator.extract(carrier, Context()),
+            context=self._propagator.extract(carrier),
             kind=SpanKind.CONSUMER,
             attributes=attributes,
         )

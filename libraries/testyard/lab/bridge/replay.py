@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
 from aiokafka.errors import KafkaError
 
+from testyard.core.deadline import Deadline
 from testyard.lab.bridge.breaker import CircuitBreaker, CircuitOpenError
 from testyard.lab.bridge.bus import REFUSED, Answer, Bus, UnansweredError
 from testyard.lab.bridge.outbox import Outbox
@@ -45,6 +47,24 @@ class Pace:
             await elapse(timedelta(seconds=at - now))
 
 
+@dataclass(frozen=True)
+class _Unanswered:
+    """An event that a producer still tries to publish.
+
+    Attributes:
+        answer: What it will tell.
+        deadline: When it is given up, and the event published by another one.
+    """
+
+    answer: Answer
+    deadline: Deadline
+
+    @property
+    def says_that_it_was_published(self) -> bool:
+        """Whether it was; the answer is there."""
+        return not self.answer.cancelled() and self.answer.exception() is None
+
+
 class Replay:
     """Publishes what waits in an outbox.
 
@@ -69,7 +89,7 @@ class Replay:
         self._pace = Pace(settings.replay_per_second)
         self._something_waits = asyncio.Event()
         self._something_waits.set()
-        self._unanswered: dict[int, Answer] = {}
+        self._unanswered: dict[int, _Unanswered] = {}
 
     def expect(self, event: Waiting, answer: Answer | None) -> None:
         """Tell that an event is about to be put into the outbox.
@@ -79,8 +99,11 @@ class Replay:
             answer: What a producer will tell of it, which is still trying; None when there is none.
         """
         if answer is not None:
-            self._unanswered[event.position] = answer
+            self._unanswered[event.position] = self._unanswered_from_now_on(answer)
         self._something_waits.set()
+
+    def _unanswered_from_now_on(self, answer: Answer) -> _Unanswered:
+        return _Unanswered(answer, Deadline(self._settings.request_timeout * 2))
 
     async def run(self) -> None:
         """Publish what waits, and what will, until this is cancelled."""
@@ -123,14 +146,16 @@ class Replay:
         Raises:
             CircuitOpenError: The bus is known to be away.
         """
-        answer = self._unanswered.get(event.position)
-        if answer is not None and not answer.done():
+        unanswered = self._unanswered.get(event.position)
+        if unanswered is not None and not unanswered.answer.done():
+            if unanswered.deadline.expired:
+                self._bus.give_up(unanswered.answer)
             return False
         # Also after a late answer: the events that a producer had kept all came at once.
         await self._pace.next()
-        if answer is not None:
+        if unanswered is not None:
             del self._unanswered[event.position]
-            if not answer.cancelled() and answer.exception() is None:
+            if unanswered.says_that_it_was_published:
                 self.settled += 1
                 await self._outbox.remove([event])
                 return True
@@ -142,7 +167,7 @@ class Replay:
             await self._outbox.refuse(event, str(problem))
             return True
         except UnansweredError as problem:
-            self._unanswered[event.position] = problem.answer
+            self._unanswered[event.position] = self._unanswered_from_now_on(problem.answer)
             return False
         except KafkaError:
             return False

@@ -12,6 +12,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from testyard.core.errors import ConfigurationError
@@ -128,6 +130,7 @@ class StampingSettings(Section):
         hashes_per_minute: How many times it may have something hashed.
         largest_batch: How many files may be stamped at once.
         hash_threads: How many threads hash large files.
+        cached_stamps: How many stamps are remembered beside the table.
     """
 
     requests_per_minute: int = Field(default=1000, ge=1)
@@ -249,10 +252,8 @@ def read_settings(path: Path | None, environ: Mapping[str, str] = os.environ) ->
         return Settings.model_validate(given)
     except ValidationError as problem:
         first = problem.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        message = (
-            f"The settings {path or 'of the environment'}: {where}: {first['msg']}, found {first['input']!r}."
-        )
+        place = [f"The settings {path or 'of the environment'}", ".".join(map(str, first["loc"]))]
+        message = f"{': '.join(filter(None, place))}: {first['msg']}, found {first['input']!r}."
         raise ConfigurationError(message) from None
 
 
@@ -260,11 +261,18 @@ def read_secrets(environ: Mapping[str, str] = os.environ) -> Secrets:
     """Read the secrets; they are never arguments, which every user of the machine can list.
 
     Raises:
-        ConfigurationError: The database is not named.
+        ConfigurationError: The database is not named, or in a way that PostgreSQL does not understand.
     """
     url = environ.get(DATABASE_VARIABLE, "").strip()
     if not url:
         raise ConfigurationError(f"{DATABASE_VARIABLE} is not set; expected postgresql://user:password@host/name")
+    try:
+        password = conninfo_to_dict(url).get("password")
+    except psycopg.ProgrammingError:
+        # What it says quotes the value.
+        message = f"{DATABASE_VARIABLE} is not the URL of a PostgreSQL database"
+        raise ConfigurationError(message) from None
+    secrets_in_use.add(str(password or ""))
     key = environ.get(SIGNING_KEY_VARIABLE, "")
     secrets_in_use.add(key)
     return Secrets(database_url=SecretStr(url), signing_key=SigningKey(key) if key else None)

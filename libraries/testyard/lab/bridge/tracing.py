@@ -131,6 +131,10 @@ class Tracing:
         return []
 
 
+NO_TRACING: Final = Tracing("", "")
+"""For what belongs to no process, as parts of a service in a test do."""
+
+
 def new_tracing(settings: TracingSettings, service: str, instance: str, environment: str) -> Tracing:
     """The tracing of one process; nothing that it needs is imported when it is off.
 

@@ -14,6 +14,10 @@ OWN_PARTS: Mapping[str, tuple[str, ...]] = {
     "federation": ("federation", "waldur", "Waldur", "stomp", "Stomp", "broker"),
     "usernames": ("usernames", "usage", "membership", "daemon", "waldur", "Waldur", "stomp", "Stomp", "broker"),
     "pipelines": ("pipeline", "Pipeline", "sql", "Sql", "servers"),
+    "event_bus": (
+        *("event_bus", "EventBus", "bridge", "kafka", "Kafka", "ledger", "Ledger", "consul"),
+        *("sql", "Sql", "servers"),
+    ),
     "cluster": ("cluster", "clouds", "power", "Power", "workflow", "Workflow", "servers"),
 }
 # Nothing that a suite does depends on these.

@@ -1,0 +1,6 @@
+"""Started instead of ``testyard.lab.bridge.discovery``, with the defect that the environment names."""
+
+from testyard.lab.bridge.discovery.__main__ import main as serve
+from testyard.lab.sabotage.event_bus_defect import broken
+
+main = broken(serve)

@@ -1,0 +1,1 @@
+ROUTES = ("/login", "/logout")
