@@ -8,9 +8,10 @@ from typing import Any
 from assertionengine import AssertionOperator
 from robot.api import logger
 from robot.api.deco import keyword
+from testyard.core.deadline import Deadline, wait_until
 from testyard.core.tables import html_table
 from testyard.kafka.event import partition_called, place_of
-from testyard.kafka.groups import Member, committed_offsets, describe, lags
+from testyard.kafka.groups import GroupState, Member, committed_offsets, describe, lags
 
 from KafkaLibrary.checking import AT_ONCE, Check
 from KafkaLibrary.session import Session
@@ -182,3 +183,38 @@ class GroupKeywords:
         rows = [(it.id, it.client_id, it.host, ", ".join(it.partitions)) for it in members]
         logger.info(html_table(f"Members of {group}: {len(rows)}", MEMBER_COLUMNS, rows), html=True)
         return list(members)
+
+    @keyword(tags=["Assertion", "Wait"])
+    def consumer_group_should_have_members(
+        self, group: str, count: int, *, within: timedelta = timedelta(seconds=30), alias: str = "default"
+    ) -> list[Member]:
+        """Wait until so many members are in a group, the group is at rest, and each of them has partitions.
+
+        Args:
+            group: The consumer group's id.
+            count: How many members.
+            within: Give up after this time.
+            alias: The connection.
+
+        Returns:
+            The members, as `Consumer Group Members` does.
+
+        Raises:
+            NotMetError: It is not so, in time; tells the last members and their partitions.
+            UserError: No broker answers, or the brokers cannot tell.
+
+        Example:
+            | Consumer Group Should Have Members | database-adapter | 2 | within=10s |
+        """
+        connection = self._session.connections.get(alias)
+        found = wait_until(
+            lambda: describe(connection, group),
+            lambda told: (
+                told.state is GroupState.STABLE
+                and len(told.members) == count
+                and all(member.partitions for member in told.members)
+            ),
+            Deadline(within),
+            f"the group {group} to have {count} members with partitions",
+        )
+        return list(found.members)

@@ -191,6 +191,26 @@ class EventBusKeywords:
         self._world.undo(("killed", service))
         logger.info(f"The {service.value} runs again: process {self._world.event_bus_lab().pid_of(service)}")
 
+    @keyword(tags=["Setup"])
+    def start_second_adapter(self) -> None:
+        """Start another database adapter, which shares the partitions with the first one, until the test ends.
+
+        Example:
+            | Start Second Adapter |
+        """
+        lab = self._world.event_bus_lab()
+        self._world.will_undo("second adapter", lab.stop_second_adapter)
+        lab.start_second_adapter()
+
+    @keyword(tags=["Setup"])
+    def stop_second_adapter(self) -> None:
+        """Let the second database adapter finish, and leave its partitions to the first one.
+
+        Example:
+            | Stop Second Adapter |
+        """
+        self._world.undo("second adapter")
+
     @keyword(tags=["Fault"])
     def pause_service(self, service: BridgeService) -> None:
         """Let a service stand still: it takes connections and answers nothing, until the test ends or it goes on.

@@ -115,6 +115,23 @@ It Goes On Where It Had Stopped
         Every Event Should Be Stored Exactly Once
     END
 
+Two Adapters Share The Work
+    [Documentation]    BUS-5.9: each has partitions of its own; one that ends leaves them to the other, and nothing is lost.
+    [Tags]    BUS-5.9    needs:faults    needs:kafka-rebalance
+    ${events}    Probes    1200    keys=100
+    GROUP    When a second adapter comes, and goes
+        Start Second Adapter
+        The Partitions Should Be Shared By    2
+        Probes Are Published    ${events}[:600]
+        Stop Second Adapter
+        The Partitions Should Be Shared By    1
+        Probes Are Published    ${events}[600:]
+    END
+    GROUP    Then every event is stored once
+        All Probes Should Be Stored    ${events}
+        Every Event Should Be Stored Exactly Once
+    END
+
 It Waits For The Database
     [Documentation]    BUS-5.10: a database that is away is no reason to lose an event, nor to set it aside.
     [Tags]    BUS-5.10    needs:faults

@@ -472,6 +472,21 @@ async def test_what_waits_when_the_process_ends_is_published_by_the_next_one(sta
     assert read.doubled == 0
 
 
+async def test_a_start_without_the_database_publishes_what_is_left_when_it_is_back(stage):
+    stage.kafka.down()
+    async with stage.process() as publisher:
+        await deliver(publisher, event(0, "key"), event(1, "key"))
+    stage.kafka.up()
+    stage.database.away()
+    publisher = await stage.publisher(look_after=timedelta(milliseconds=10))
+    assert not publisher.outbox.is_known
+    # It has looked for what waits, and found nothing.
+    await elapse(timedelta(milliseconds=100))
+    stage.database.back()
+    await replayed(publisher)
+    assert (await stage.arrived()).of_key("key") == [0, 1]
+
+
 async def test_what_is_under_way_when_the_process_ends_is_in_kafka_or_waits(stage):
     async with stage.process(request_timeout=PATIENCE) as publisher:
         await deliver(publisher, event(0))

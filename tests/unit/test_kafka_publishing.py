@@ -134,11 +134,24 @@ def test_what_a_broker_refuses_is_refused_and_the_next_event_is_not(mock: MockKa
     mock.fail_next(Api.PRODUCE, Failure.TOPIC_AUTHORIZATION_FAILED)
     publication = kafka.publish(numbered(topic, 3))
     assert kinds(publication) == {"ATTEMPTED": 3, "REFUSED": 3}
-    assert publication.was_refused
+    assert publication.has_failed
     with pytest.raises(NotMetError, match=r"3 of 3 events were not acknowledged: 3 refused: .*(3 x)"):
         publication.check()
     kafka.publish(numbered(topic, 2)).check()
     assert len(kafka.read_all([topic], Deadline(LONG))) == 2
+
+
+def test_what_a_broker_fails_without_saying_that_it_wrote_nothing_is_indeterminate(
+    mock: MockKafka, kafka: Kafka
+) -> None:
+    topic = new_topic(mock, partitions=1)
+    mock.fail_next(Api.PRODUCE, Failure.UNKNOWN_SERVER_ERROR)
+    publication = kafka.publish(numbered(topic, 3))
+    assert publication.is_settled
+    assert kinds(publication) == {"ATTEMPTED": 3, "INDETERMINATE": 3}
+    with pytest.raises(NotMetError, match=r"3 of 3 events were not acknowledged: 3 indeterminate: UNKNOWN: "):
+        publication.check()
+    kafka.publish(numbered(topic, 2)).check()
 
 
 def test_an_event_that_is_too_large_is_refused_and_the_others_are_sent(mock: MockKafka, kafka: Kafka) -> None:

@@ -115,7 +115,7 @@ class Kafka(Connection):
         """
         producer, publication = self._prepared(events)
         self.loop.run(publish_at_once(producer, publication, within))
-        if publication.was_refused and not publication.transaction:
+        if publication.has_failed and not publication.transaction:
             self.replace_producer()
         return publication
 

@@ -255,7 +255,7 @@ class Connection:
         return self._admin
 
     def producer(self) -> AIOKafkaProducer:
-        """The client that sends; made when first asked for, and anew when a broker has refused an event.
+        """The client that sends; made when first asked for, and anew when a broker has failed an event.
 
         Raises:
             NoAnswerError: No broker answers.
@@ -278,7 +278,7 @@ class Connection:
         )
 
     def replace_producer(self) -> None:
-        """Forget the client that sends: after a refusal its sequence numbers are not those that brokers expect."""
+        """Forget the client that sends: after a failure its sequence numbers are not those that brokers expect."""
         if self._producer is not None:
             producer, self._producer = self._producer, None
             self.loop.run(end_client(producer))

@@ -169,9 +169,9 @@ class Publication(Sequence[Happening]):
         return len(self._attempted_ns)
 
     @property
-    def was_refused(self) -> bool:
-        """Whether a broker refused an event."""
-        return any(isinstance(it, NOT_WRITTEN) for it in self._results)
+    def has_failed(self) -> bool:
+        """Whether a broker answered that events failed; its idea of what comes next may be another one then."""
+        return any(isinstance(it, BaseException) and not isinstance(it, NotSentError) for it in self._results)
 
     def count(self, value: Any) -> int:
         """How often something happened: ``count(Kind.ACKNOWLEDGED)``; or how often there is a happening."""

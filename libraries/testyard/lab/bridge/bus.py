@@ -164,9 +164,9 @@ class Bus:
             answer: Cancelled soon, unless it comes; nothing is done when it is another producer's.
         """
         making = self._producer
-        if making is not None and making.done() and not making.cancelled() and making.exception() is None:
-            if answer in making.result().unanswered:
-                self._give_up(making, _LAST_CHANCE)
+        producer = _finished(making) if making is not None else None
+        if making is not None and producer is not None and answer in producer.unanswered:
+            self._give_up(making, _LAST_CHANCE)
 
     def renew(self) -> None:
         """Use another producer from now on: this one may be looking for the brokers where they are no more."""
@@ -231,13 +231,20 @@ async def _made(making: asyncio.Task[_Producer]) -> _Producer:
     return making.result()
 
 
+def _finished(making: asyncio.Task[_Producer]) -> _Producer | None:
+    """The producer that was made; None when it is still in the making, or could not be made."""
+    if not making.done() or making.cancelled() or making.exception() is not None:
+        return None
+    return making.result()
+
+
 async def _end(making: asyncio.Task[_Producer], last_chance: timedelta) -> None:
     """End a producer that may still be in the making."""
     making.cancel()
     await asyncio.wait([making])
-    if making.cancelled() or making.exception() is not None:
+    producer = _finished(making)
+    if producer is None:
         return
-    producer = making.result()
     try:
         await producer.end(last_chance)
     except asyncio.CancelledError:

@@ -109,10 +109,10 @@ def counted_again() -> None:
 
 @event_bus_defect("stamps-not-stored", "METADATA_STAMPED makes no row", "BUS-2.1", "BUS-2.3", "BUS-2.5")
 def stamps_not_stored() -> None:
-    from testyard.lab.bridge.adapter import store
+    from testyard.lab.bridge.adapter import statements, store
     from testyard.lab.bridge.topics import Route
 
-    places = {route: place for route, place in store.PLACES.items() if route is not Route.METADATA_STAMPED}
+    places = {route: place for route, place in statements.PLACES.items() if route is not Route.METADATA_STAMPED}
     setattr(store, "PLACES", places)  # noqa: B010 it is final, and this breaks it
 
 

@@ -128,6 +128,7 @@ class EventBusLab(Startable):
         self._kafka: Kafka | None = None
         self._directory = new_directory()
         self._running: dict[BridgeService, _Running] = {}
+        self._second_adapter: _Running | None = None
         self._proxy: FaultProxy | None = None
         self._forks: ForkServer | None = None
 
@@ -227,17 +228,8 @@ class EventBusLab(Startable):
 
     def _end_services(self) -> None:
         running, self._running = self._running, {}
-        processes = [it.process for it in running.values() if it.process is not None]
-        for process in processes:
-            # One that stands still could not end.
-            with suppress(ProcessLookupError):
-                _signal(process, signal.SIGCONT)
-            if process.stdin:
-                process.stdin.close()
-        for process in processes:
-            wait_for_the_end(process)
-        for it in running.values():
-            it.client.close()
+        self.stop_second_adapter()
+        _end(list(running.values()))
 
     # Where things are.
 
@@ -344,6 +336,30 @@ class EventBusLab(Startable):
             self._launch(service, listener.fileno())
         self._wait_until_ready(service, Deadline(within))
 
+    def start_second_adapter(self, within: timedelta = START_TIMEOUT) -> None:
+        """Start another adapter, which shares the partitions with the first one.
+
+        Raises:
+            LabError: There is one already, or it does not become ready.
+        """
+        if self._second_adapter is not None:
+            message = "The second adapter of the lab is running already."
+            raise LabError(message)
+        with listening_socket(LOOPBACK, 0) as listener:
+            port = listener.getsockname()[1]
+            process = self._fork(BridgeService.ADAPTER, listener.fileno())
+        client = _client_of(BridgeService.ADAPTER, port)
+        self._second_adapter = _Running(port, client, process)
+        name = "the second adapter of the lab"
+        log = self._log_of(BridgeService.ADAPTER)
+        wait_until_ready(process, name, lambda: client.call("GET", "/health"), Deadline(within), log=log)
+
+    def stop_second_adapter(self) -> None:
+        """Let the second adapter finish and leave the group; there may be none."""
+        second, self._second_adapter = self._second_adapter, None
+        if second is not None:
+            _end([second])
+
     def pause(self, service: BridgeService) -> None:
         """Let a service stand still (SIGSTOP): its connections are open, but nobody answers."""
         _signal(self._process_of(service), signal.SIGSTOP)
@@ -392,11 +408,14 @@ class EventBusLab(Startable):
         return self._directory / f"{service.value}.log"
 
     def _launch(self, service: BridgeService, listener: int) -> None:
+        self._of(service).process = self._fork(service, listener)
+
+    def _fork(self, service: BridgeService, listener: int) -> ChildProcess:
         if self._forks is None:
             message = "The event bus of the lab is not running."
             raise LabError(message)
         with self._log_of(service).open("ab") as log:
-            self._of(service).process = self._forks.fork(
+            return self._forks.fork(
                 *(self.modules[service], "--settings", str(self._settings_file)),
                 *("--fd", str(listener), "--end-with-stdin"),
                 stdin=PIPE,
@@ -419,6 +438,21 @@ class EventBusLab(Startable):
         parts = urlsplit(self.database_url)
         credentials = parts.netloc.rpartition("@")[0]
         return urlunsplit(parts._replace(netloc=f"{credentials}@{self._proxy.host}:{self._proxy.port}"))
+
+
+def _end(running: list[_Running]) -> None:
+    """End some processes at the same time."""
+    processes = [it.process for it in running if it.process is not None]
+    for process in processes:
+        # One that stands still could not end.
+        with suppress(ProcessLookupError):
+            _signal(process, signal.SIGCONT)
+        if process.stdin:
+            process.stdin.close()
+    for process in processes:
+        wait_for_the_end(process)
+    for it in running:
+        it.client.close()
 
 
 def _client_of(service: BridgeService, port: int) -> JsonClient:

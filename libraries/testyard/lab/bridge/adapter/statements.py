@@ -95,7 +95,7 @@ _STAMPS: Final = """
         intelligence_data, version, op_id, namespace, metadata_version, created_at)
     SELECT stamp.stamp_id, stamp.file_hash, stamp.file_path, stamp.file_size_bytes, stamp.content_type,
         coalesce(stamp.stamp_data, '{}'), coalesce(stamp.protocol_version, '1.0'),
-        nullif(stamp.intelligence_data, 'null'), coalesce(stamp.version, 1), stamp.op_id,
+        stamp.intelligence_data, coalesce(stamp.version, 1), stamp.op_id,
         coalesce(stamp.namespace, 'omninode.services.metadata'), coalesce(stamp.metadata_version, '0.1'),
         stamp.created_at
     FROM incoming, jsonb_to_record(envelope -> 'payload') AS stamp (stamp_id uuid, file_hash text, file_path text,
