@@ -14,6 +14,7 @@ from testyard.lab.environment import Environment, chosen_environment, missing_la
 
 from LabLibrary.datacentre import DatacentreKeywords
 from LabLibrary.event_bus import EventBusKeywords
+from LabLibrary.event_bus_chaos import EventBusChaosKeywords
 from LabLibrary.notices import NoticeKeywords
 from LabLibrary.pipelines import PipelineKeywords
 from LabLibrary.waldurs import WaldurKeywords
@@ -26,7 +27,13 @@ SLOW_TAG = "slow"
 
 @library(scope="GLOBAL", version=__version__, listener="SELF", doc_format="MARKDOWN")
 class LabLibrary(
-    WaldurKeywords, PipelineKeywords, DatacentreKeywords, EventBusKeywords, NoticeKeywords, MaskingListener
+    WaldurKeywords,
+    PipelineKeywords,
+    DatacentreKeywords,
+    EventBusKeywords,
+    EventBusChaosKeywords,
+    NoticeKeywords,
+    MaskingListener,
 ):
     """Start the embedded lab, break it on purpose, and know what an environment lacks.
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from testyard.lab.supervisor.clusters import ClusterLab
     from testyard.lab.supervisor.event_bus import EventBusLab
     from testyard.lab.supervisor.pipelines import PipelineLab, WebhookReceiver
+    from testyard.lab.supervisor.second_region import SecondRegion
 
 
 class World:
@@ -26,6 +27,7 @@ class World:
         pipelines: Has the pipeline service.
         clusters: Has the datacentre.
         event_buses: Has the event bus.
+        region: The event bus's second region; None while there is none.
     """
 
     def __init__(self, environment: Environment) -> None:
@@ -34,6 +36,7 @@ class World:
         self.pipelines = PipelineKeeper()
         self.clusters = ClusterKeeper()
         self.event_buses = EventBusKeeper(environment)
+        self.region: SecondRegion | None = None
         self._undos: dict[Hashable, Callable[[], object]] = {}
 
     def waldurs(self) -> list[WaldurInstance]:
@@ -91,6 +94,17 @@ class World:
             message = "The event bus is not running: 'Start The Event Bus' first."
             raise UserError(message)
         return self.event_buses.lab
+
+    def second_region(self) -> SecondRegion:
+        """The second region of the event bus.
+
+        Raises:
+            UserError: There is none.
+        """
+        if self.region is None:
+            message = "There is no second region: 'Start Second Region' first."
+            raise UserError(message)
+        return self.region
 
     def database_lab(self) -> EventBusLab | PipelineLab:
         """What has a PostgreSQL that services use, whichever runs.

@@ -35,6 +35,15 @@ CLUSTER = (
     ),
 )
 
+EVENT_BUS = (
+    *(
+        f"BUS-{group}.{number}"
+        for group, most in {1: 7, 2: 7, 3: 11, 4: 14, 5: 10, 6: 6}.items()
+        for number in range(1, most + 1)
+    ),
+    *(f"BUS-F{number}" for number in range(1, 7)),
+)
+
 RULES = (
     house.imports_against_the_direction,
     house.sleeps,
@@ -419,7 +428,7 @@ def test_a_suite_that_imports_more_than_resources_is_found(project, setting):
 
 def test_the_list_has_every_scenario_of_the_domains_delivered():
     known = house.scenarios(PROJECT)
-    assert tuple(known) == FEDERATION + USERNAMES + PIPELINES + CLUSTER
+    assert tuple(known) == FEDERATION + USERNAMES + PIPELINES + CLUSTER + EVENT_BUS
     assert all(known.values())
 
 

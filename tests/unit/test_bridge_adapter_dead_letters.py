@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +256,8 @@ async def test_a_time_that_no_calendar_has_stops_nothing(bench: Bench):
 
 
 async def test_ending_does_not_wait_for_a_bus_that_is_away(bench: Bench):
+    bus = bench.settings.bus.model_copy(update={"request_timeout": timedelta(seconds=30)})
+    bench.settings = bench.settings.model_copy(update={"bus": bus})
     bench.kafka.fail_next(Api.PRODUCE, Failure.NONE, *[Failure.NOT_ENOUGH_REPLICAS] * 1000)
     await bench.send(TOPIC, b"broken")
     async with bench.adapter() as running:

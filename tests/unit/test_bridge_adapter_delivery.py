@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -58,6 +59,7 @@ async def test_an_event_that_comes_again_is_stored_once_and_counted(bench: Bench
     await bench.publish(ROUTE, event, event, event)
     async with bench.adapter() as running:
         await running.has_handled(3)
+        assert running.adapter.metrics()["duplicates"] == 2
         await bench.publish(ROUTE, event)
         await running.has_handled(4)
         metrics = running.adapter.metrics()
@@ -127,6 +129,23 @@ async def test_a_crash_under_load_loses_nothing(bench: Bench, tmp_path: Path):
     assert bench.count("workflow_steps_waiting") == 800
 
 
+async def test_at_its_end_it_stores_and_commits_what_is_in_flight(bench: Bench):
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(bench.adapter())
+        await bench.publish(ROUTE)
+        await running.has_handled(1)
+        with psycopg.connect(bench.url) as holder:
+            holder.execute("LOCK TABLE fsm_transitions")
+            await bench.publish(ROUTE)
+            await until(lambda: len(holder.execute(WAITS).fetchall()) == 1, "the adapter waits for the table")
+            ending = asyncio.create_task(stack.pop_all().aclose())
+            await asyncio.to_thread(holder.execute, "SELECT pg_sleep(0.2)")
+            assert not ending.done()
+        await ending
+    assert bench.count("event_logs") == 2
+    await bench.commits(TOPIC, 2)
+
+
 async def test_terminating_it_stores_and_commits_what_was_read(bench: Bench, tmp_path: Path):
     await bench.publish(ROUTE, *(envelope_of(ROUTE) for _ in range(30)))
     with service_process(MODULE, bench.settings, bench.url, tmp_path) as service:
@@ -174,7 +193,7 @@ async def test_partitions_are_given_up_when_what_is_in_flight_is_stored_and_comm
             await bench.publish(ROUTE, *(envelope_of(ROUTE) for _ in range(10)))
             await until(lambda: len(holder.execute(WAITS).fetchall()) == 1, "the adapter waits for the table")
             giving_up = asyncio.create_task(consumption.on_partitions_revoked(set()))
-            await asyncio.to_thread(holder.execute, "SELECT pg_sleep(0.1)")
+            await asyncio.to_thread(holder.execute, "SELECT pg_sleep(0.2)")
             assert not giving_up.done()
         await giving_up
         assert bench.count("event_logs") == 30

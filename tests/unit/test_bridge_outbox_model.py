@@ -154,6 +154,6 @@ def test_whatever_comes_and_goes_everything_comes_out_in_order(database_url):
 
     Run.world = world
     try:
-        run_state_machine_as_test(Run, settings=settings(max_examples=40, stateful_step_count=25, deadline=None))
+        run_state_machine_as_test(Run, settings=settings(max_examples=25, stateful_step_count=20, deadline=None))
     finally:
         world.close()

@@ -1,12 +1,12 @@
 """What the reducer writes: one row for each workflow, counted once, with the offsets, in one transaction."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import psutil
 import psycopg
 import pytest
 from anyio.from_thread import start_blocking_portal
@@ -14,6 +14,7 @@ from bridge_support import ENVIRONMENT, migrated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from orchestrator_support import NAMESPACE, Story, Told, execution
+from postgresql_support import processes_of
 from testyard.lab.bridge.reducer.aggregation import aggregate, execution_of
 from testyard.lab.bridge.reducer.store import (
     Totals,
@@ -25,6 +26,7 @@ from testyard.lab.bridge.reducer.store import (
 from testyard.lab.bridge.settings import DatabaseSettings
 from testyard.lab.bridge.tables import open_tables
 from testyard.lab.database import Pool, fetch
+from testyard.lab.servers.postgresql import PostgresqlServer
 
 pytestmark = pytest.mark.anyio
 
@@ -104,6 +106,14 @@ async def test_a_start_that_is_read_again_does_not_set_a_workflow_back(pool: Poo
     await write(pool, story.transition())
     await write(pool, story.start())
     assert (await row(pool, story))["current_state"] == "PROCESSING"
+
+
+async def test_a_start_that_is_read_late_does_not_set_a_workflow_back(pool: Pool):
+    story = Story()
+    await write(pool, story.transition())
+    await write(pool, story.start())
+    assert (await row(pool, story))["current_state"] == "PROCESSING"
+    assert "request" in (await row(pool, story))["metadata"]
 
 
 @pytest.fixture
@@ -215,13 +225,20 @@ async def test_the_totals_are_told_again_with_what_the_last_batch_had_added(pool
     assert (again.workflows, again.items, again.total_workflows, again.total_items) == (2, 10, 5, 16)
 
 
-async def test_a_thousand_items_take_less_than_a_hundred_milliseconds(pool: Pool):
-    took: list[float] = []
-    # Other tests may keep the machine busy: what counts is what it can do.
-    while len(took) < 5 or (min(took) >= 0.1 and len(took) < 50):
-        executions = [execution(Story(f"team.{len(took)}").end()) for _ in range(1000)]
-        began = time.perf_counter()
-        (total,) = await persist(pool, ENVIRONMENT, aggregate(executions), {(TOPIC, 0): len(took)})
-        took.append(time.perf_counter() - began)
+def processor_time(server: PostgresqlServer) -> float:
+    """Seconds that this process and the database have worked so far."""
+    spent = [process.cpu_times() for process in (psutil.Process(), *processes_of(server))]
+    return sum(it.user + it.system for it in spent)
+
+
+async def test_a_thousand_items_take_less_than_a_hundred_milliseconds(
+    pool: Pool, postgresql_server: PostgresqlServer
+):
+    rounds = [[execution(Story(f"team.{number}").end()) for _ in range(1000)] for number in range(12)]
+    # By the processor's clock: by the wall's, it would matter what else the machine does.
+    before = processor_time(postgresql_server)
+    for number, executions in enumerate(rounds):
+        (total,) = await persist(pool, ENVIRONMENT, aggregate(executions), {(TOPIC, 0): number})
         assert total.items == 1000
-    assert min(took) < 0.1, took
+    took = (processor_time(postgresql_server) - before) / len(rounds)
+    assert took < 0.1, f"{took:.3f} s for a thousand items"

@@ -244,6 +244,9 @@ def test_a_beginning_that_is_gone_is_an_error_and_the_oldest_that_is_there_is_no
     for since in (Start.BEGINNING, {partition_called(f"{topic}/0"): 3}):
         with pytest.raises(RecordsGoneError, match=r"records of .* were dropped before they were read"):
             kafka.read_all([topic], Deadline(LONG), since=since)
+        # At once, and not when somebody looks.
+        with pytest.raises(RecordsGoneError):
+            kafka.collect("one", [topic], since=since)
     assert [event.id for event in kafka.read_all([topic], Deadline(LONG))] == ["4", "5", "6", "7", "8", "9"]
     from_five = {partition_called(f"{topic}/0"): 5}
     assert len(kafka.read_all([topic], Deadline(LONG), since=from_five)) == 5

@@ -263,8 +263,10 @@ class Outbox:
         if self._table_is_known:
             return
         rows = await self._fetch(ALL, {})
+        numbers = {row["position"] % PROCESSES for row in rows}
+        taken = {number for number in numbers if self._take(number)}
         for row in rows:
-            if self._take(row["position"] % PROCESSES):
+            if row["position"] % PROCESSES in taken:
                 self._expect(row["position"], row["key"].decode())
                 self._in_table.add(row["position"])
         self._table_is_known = True

@@ -7,7 +7,8 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -41,6 +42,9 @@ from testyard.lab.servers.fault_proxy import FaultProxy
 from testyard.lab.servers.postgresql import PostgresqlServer, ShutdownMode
 from testyard.lab.servers.provision import Breakable, Kafka, start_kafka
 from testyard.lab.supervisor.bridge_service import BridgeService
+from testyard.lab.supervisor.bridge_settings import SHORTER, merged
+from testyard.lab.supervisor.chaos import PlannedFailure, planned_failures
+from testyard.lab.supervisor.second_region import SecondRegion
 
 LOOPBACK = "127.0.0.1"
 PARTITIONS = 3
@@ -49,40 +53,6 @@ DEAD_LETTER_PARTITIONS = 1
 EMPTY_EVERYTHING = """
     TRUNCATE workflow_executions, workflow_steps, workflow_steps_waiting, fsm_transitions, bridge_states,
         metadata_stamps, event_logs, node_registrations, outbox, reducer_offsets"""
-
-# What differs from the documented waits, so that a suite does not wait for minutes.
-SHORTER: dict[str, Any] = {
-    "bus": {
-        "request_timeout": 0.3,
-        "retry_backoff": 0.05,
-        "breaker": {"failures": 5, "open_for": 0.3, "successes": 3, "probes": 3},
-        "look_after": 0.1,
-    },
-    "database": {
-        "timeout": 1,
-        "breaker": {"failures": 5, "open_for": 0.5, "successes": 2, "probes": 3},
-    },
-    "orchestrator": {
-        "stamping_timeout": 1,
-        "onextree_timeout": 1,
-        "workflow_timeout": 20,
-        "workflow_grace": 5,
-        "breaker": {"failures": 5, "open_for": 0.5, "successes": 2, "probes": 3},
-        "resume_after": 0.5,
-    },
-    # The lab's brokers answer only when this time is over, also when a record arrives meanwhile.
-    "reducer": {"group": "reducer-group", "session_timeout": 6, "heartbeat": 1, "fetch_wait": 0.01},
-    "adapter": {
-        "group": "database-adapter-effect-group",
-        "fetch_wait": 0.01,
-        "session_timeout": 6,
-        "heartbeat": 1,
-        "retry_backoff": 0.1,
-        "retry_longest": 0.5,
-    },
-    # What a suite measures 200 times must not meet a limit that is there for strangers.
-    "stamping": {"requests_per_minute": 1_000_000, "hashes_per_minute": 1_000_000},
-}
 
 
 @dataclass
@@ -277,7 +247,7 @@ class EventBusLab(Startable):
     @property
     def settings(self) -> dict[str, Any]:
         """What the services run with."""
-        shorter = _merged(SHORTER, self.overrides)
+        shorter = merged(SHORTER, self.overrides)
         addresses = {it.registered_name: f"http://{LOOPBACK}:{at.port}" for it, at in self._running.items()}
         return {
             **shorter,
@@ -378,6 +348,29 @@ class EventBusLab(Startable):
         """
         self.postgresql.restart(ShutdownMode[mode.upper()])
 
+    def kafka_answers(self) -> bool:
+        """Whether any broker takes a connection."""
+        for address in self.kafka.bootstrap_servers.split(","):
+            host, _, port = address.rpartition(":")
+            with suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+                return True
+        return False
+
+    def planned_failures(self, seed: int, times: int) -> list[PlannedFailure]:
+        """Failures of services by chance, the same ones for the same seed."""
+        return list(planned_failures(seed, times))
+
+    def make_run(self, service: BridgeService) -> None:
+        """Start a service that was killed, and let one that stands still go on."""
+        if self._of(service).process is None:
+            self.start_again(service)
+        else:
+            self.resume(service)
+
+    def second_region(self, topics: Sequence[str]) -> SecondRegion:
+        """Brokers of another region, and mirrors; not yet started."""
+        return SecondRegion(self.kafka.bootstrap_servers, topics, self.partitions)
+
     # Processes.
 
     def _of(self, service: BridgeService) -> _Running:
@@ -463,12 +456,3 @@ def _client_of(service: BridgeService, port: int) -> JsonClient:
 def _signal(process: ChildProcess, number: signal.Signals) -> None:
     if process.poll() is None:
         os.kill(process.pid, number)
-
-
-def _merged(settings: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with some of them changed, section by section."""
-    merged = dict(settings)
-    for name, value in overrides.items():
-        before = merged.get(name)
-        merged[name] = {**before, **value} if isinstance(before, dict) and isinstance(value, Mapping) else value
-    return merged

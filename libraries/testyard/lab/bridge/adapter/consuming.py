@@ -113,8 +113,8 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
 
     async def _read_for_ever(self) -> None:
         while True:
-            await self._reads.wait()
             await self._inbox.room()
+            await self._reads.wait()
             records = await self._consumer.getmany(
                 timeout_ms=milliseconds(self._settings.poll), max_records=self._settings.poll_records
             )
