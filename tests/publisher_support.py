@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +30,7 @@ from testyard.lab.waiting import elapse
 PATIENCE = timedelta(seconds=60)
 TOPIC = "dev.omninode-bridge.orchestrator.state-transition.v1"
 PARTITIONS = 3
+FAILURES = 5
 # Other tests may keep the machine busy: a time limit that matters is short only where one is to be met.
 DATABASE_TIMEOUT = timedelta(seconds=10)
 DATABASE_BREAKER = BreakerSettings(failures=1, open_for=timedelta(minutes=10), successes=1)
@@ -226,3 +228,49 @@ async def replayed(publisher: Publisher, within: timedelta = PATIENCE) -> None:
     """Wait until nothing waits any more."""
     outbox = publisher.outbox
     await until(lambda: outbox.is_known and not len(outbox), "the outbox is empty", within)
+
+
+async def fail(publisher: Publisher, numbers: Iterable[int]) -> None:
+    """Publish in vain until the breaker opens."""
+    events = [event(number) for number in itertools.islice(numbers, FAILURES)]
+    assert await deliver(publisher, *events[1:]) == {Delivery.WAITING: FAILURES - 1}
+    assert publisher.breaker.state is BreakerState.CLOSED
+    assert await deliver(publisher, events[0]) == {Delivery.WAITING: 1}
+    assert publisher.breaker.state is BreakerState.OPEN
+
+
+@dataclass
+class Stage:
+    """Brokers, tables, a directory, and publishers on them."""
+
+    kafka: MockKafka
+    database: Database
+    directory: Path
+    stack: AsyncExitStack
+
+    async def publisher(self, **bus: Any) -> Publisher:
+        """A publisher that lives as long as the test."""
+        return await self.stack.enter_async_context(self.process(**bus))
+
+    def process(self, **bus: Any) -> AbstractAsyncContextManager[Publisher]:
+        """A publisher that is stopped like a process."""
+        return open_publisher(self.database, settings_of(self.kafka.bootstrap_servers, self.directory, **bus))
+
+    async def arrived(self) -> Arrived:
+        """What is in Kafka."""
+        return await arrived(self.kafka)
+
+
+@asynccontextmanager
+async def new_stage(url: str, directory: Path) -> AsyncIterator[Stage]:
+    """Brokers that are up, and tables with nothing in them."""
+    with MockKafka() as kafka:
+        kafka.create_topic(TOPIC, PARTITIONS)
+        async with new_database(url) as database, AsyncExitStack() as stack:
+            yield Stage(kafka, database, directory, stack)
+            kafka.up()
+
+
+def calls(publisher: Publisher) -> int:
+    """How often the publisher's breaker was asked."""
+    return int(publisher.breaker.metrics()["totals"]["calls"])

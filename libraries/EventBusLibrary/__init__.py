@@ -9,6 +9,7 @@ from testyard.core.percentiles import Percentile
 
 from EventBusLibrary.connecting import ServiceKeywords
 from EventBusLibrary.knowing import KnowledgeKeywords
+from EventBusLibrary.reporting import ReportKeywords
 from EventBusLibrary.session import Session
 from EventBusLibrary.stamping import StampingKeywords
 from EventBusLibrary.workflows import WorkflowKeywords
@@ -21,7 +22,9 @@ from EventBusLibrary.workflows import WorkflowKeywords
     doc_format="MARKDOWN",
     converters={Percentile: Percentile.parse},
 )
-class EventBusLibrary(ServiceKeywords, WorkflowKeywords, StampingKeywords, KnowledgeKeywords, MaskingListener):
+class EventBusLibrary(
+    ServiceKeywords, WorkflowKeywords, StampingKeywords, KnowledgeKeywords, ReportKeywords, MaskingListener
+):
     """Drive the services of an event bus: workflows, stamping, OnexTree; their health and their circuit breakers.
 
     The services are those of document 004, or any with their interfaces. What happens on the bus itself is
@@ -34,6 +37,7 @@ class EventBusLibrary(ServiceKeywords, WorkflowKeywords, StampingKeywords, Knowl
     def __init__(self) -> None:
         """Connect to nothing yet."""
         MaskingListener.__init__(self)
+        ReportKeywords.__init__(self)
         self._session = Session()
 
     def close(self) -> None:

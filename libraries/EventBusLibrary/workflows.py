@@ -301,7 +301,7 @@ class WorkflowKeywords:
         Example:
             | Percentile Of Times | ${workflows} | p95 | < | 400ms |
         """
-        ordered = sorted(_duration(answer, field, number) for number, answer in enumerate(answers))
+        ordered = times_of(answers, field)
         percentile.require(len(ordered), "the times")
         value = percentile.value_in(ordered)
         told = ", ".join(f"{it} {seconds(it.value_in(ordered))}" for it in (MEDIAN, P95, LONGEST))
@@ -319,7 +319,6 @@ class WorkflowKeywords:
         percentile: Percentile,
         assertion_operator: AssertionOperator | None = None,
         assertion_expected: timedelta | None = None,
-        message: str | None = None,
     ) -> timedelta:
         """How much longer some calls took than others, checked when an operator is given.
 
@@ -329,7 +328,6 @@ class WorkflowKeywords:
             percentile: Of which the difference is taken.
             assertion_operator: `<`, `<=`, `>`…
             assertion_expected: The bound.
-            message: Said instead when it fails.
 
         Raises:
             AssertionError: It is not so.
@@ -342,7 +340,7 @@ class WorkflowKeywords:
         less = self.percentile_of_times(others, percentile)
         if assertion_operator is not None:
             prefix = f"The overhead at {percentile}"
-            verify_assertion(more - less, assertion_operator, assertion_expected, prefix, message)
+            verify_assertion(more - less, assertion_operator, assertion_expected, prefix)
         return more - less
 
 
@@ -358,6 +356,15 @@ def _probe(name: str, key: str | None) -> Row:
             "transition_event": "probed",
         },
     }
+
+
+def times_of(answers: Sequence[Mapping[str, Any]], field: str = "took") -> list[timedelta]:
+    """The times of some answers, ascending.
+
+    Raises:
+        UserError: One has no such field.
+    """
+    return sorted(_duration(answer, field, number) for number, answer in enumerate(answers))
 
 
 def _duration(answer: Mapping[str, Any], field: str, number: int) -> timedelta:

@@ -1,13 +1,14 @@
 """How late events are stored: from the time in the envelope until the transaction that holds them is committed.
 
-A publisher publishes at a steady rate, and the adapter is a process of its own; the lag is what it tells. The embedded
-brokers answer a waiting request not when an event comes, but when it has waited as long as it may: with the
-documented settings that is half a second, and only whether the adapter keeps up is asserted.
+A publisher publishes at a steady rate, and the adapter is a process of its own; the lag is what it tells. The
+embedded brokers answer a waiting request not when an event comes, but when it has waited as long as it may:
+with the documented settings that is half a second, and only whether the adapter keeps up is asserted.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -34,25 +35,39 @@ EMBEDDED = ConsumerSettings(group=GROUP, fetch_wait=timedelta(milliseconds=10))
 DOCUMENTED = ConsumerSettings(group=GROUP)
 
 
-@pytest.mark.parametrize(
-    ("name", "consumer", "per_second", "most_late"),
-    [
-        ("embedded", EMBEDDED, 1000, MOST_LATE),
-        ("embedded", EMBEDDED, 2000, MOST_LATE),
-        ("documented", DOCUMENTED, 2000, None),
-    ],
-)
+@dataclass(frozen=True)
+class Load:
+    """How fast events are published, to an adapter with which settings.
+
+    Attributes:
+        settings: Whose they are.
+        consumer: What they are.
+        per_second: How many events.
+        most_late: What the 95th percentile must not reach; None when that is up to the brokers.
+    """
+
+    settings: str
+    consumer: ConsumerSettings
+    per_second: int
+    most_late: timedelta | None
+
+
+LOADS = [
+    Load("embedded", EMBEDDED, 1000, MOST_LATE),
+    Load("embedded", EMBEDDED, 2000, MOST_LATE),
+    Load("documented", DOCUMENTED, 2000, None),
+]
+
+
+@pytest.mark.parametrize("load", LOADS, ids=lambda it: f"{it.settings}-{it.per_second}")
 async def test_lag(
     durable_server: PostgresqlServer,
     tmp_path: Path,
     report: Callable[[str], None],
-    name: str,
-    consumer: ConsumerSettings,
-    per_second: int,
-    most_late: timedelta | None,
+    load: Load,
 ) -> None:
     """Publish for some seconds, and ask."""
-    events = per_second * SECONDS
+    events = load.per_second * SECONDS
     url = durable_server.create_database(f"lag_{uuid4().hex[:8]}")
     await migrate(url)
     with running_bus() as kafka:
@@ -60,26 +75,26 @@ async def test_lag(
             environment=ENVIRONMENT,
             bootstrap_servers=kafka.bootstrap_servers,
             outbox_directory=tmp_path,
-            adapter=consumer,
+            adapter=load.consumer,
         )
-        with service_process("testyard.lab.bridge.adapter", settings, url, tmp_path) as service:
-            with JsonClient(service.url, headers={}, secret="", name="the adapter") as adapter:
-                await until(
-                    lambda: len(adapter.call("GET", "/metrics")["partitions"]) > 0, "it has its partitions"
-                )
-                took = await publish(kafka.bootstrap_servers, url, events, per_second)
-                await until(lambda: stored(url) == events, "everything is stored", timedelta(seconds=2))
-                metrics = adapter.call("GET", "/metrics")
+        with (
+            service_process("testyard.lab.bridge.adapter", settings, url, tmp_path) as service,
+            JsonClient(service.url, headers={}, secret="", name="the adapter") as adapter,
+        ):
+            await until(lambda: len(adapter.call("GET", "/metrics")["partitions"]) > 0, "it has its partitions")
+            took = await publish(kafka.bootstrap_servers, url, events, load.per_second)
+            await until(lambda: stored(url) == events, "everything is stored", timedelta(seconds=2))
+            metrics = adapter.call("GET", "/metrics")
         assert not kafka.dropped_records()
     durable_server.drop_database(url.rpartition("/")[2])
     lag = metrics["lag_ms"]["since_happened"]
     report(
-        f"database adapter, {name} settings, {events / took:.0f} events/s: stored after p50 {lag['p50']:.0f} ms, p95 "
-        f"{lag['p95']:.0f} ms, p99 {lag['p99']:.0f} ms of {lag['samples']} samples, in "
+        f"database adapter, {load.settings} settings, {events / took:.0f} events/s: stored after p50 "
+        f"{lag['p50']:.0f} ms, p95 {lag['p95']:.0f} ms, p99 {lag['p99']:.0f} ms of {lag['samples']} samples, in "
         f"{metrics['batches']['transactions']} transactions of at most {metrics['batches']['largest']}"
     )
     assert metrics["stored"] == events
-    assert most_late is None or lag["p95"] < most_late / timedelta(milliseconds=1)
+    assert load.most_late is None or lag["p95"] < load.most_late / timedelta(milliseconds=1)
 
 
 def stored(url: str) -> int:

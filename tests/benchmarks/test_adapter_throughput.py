@@ -1,9 +1,9 @@
-"""How many events per second the database adapter stores, against reading and copying the same records with nothing else.
+"""How many events per second the database adapter stores, against reading and copying the same records only.
 
-Both read the same topics of the embedded Kafka in a group, a hundred records a poll as documented for the adapter and a
-thousand for the other one, and commit. The bare one copies topic, partition, offset and value into a table with no index.
-The adapter checks every envelope and payload, stores each event once by its id in a table with three more indexes, and
-most of them in a second table, too. Commits wait for the disk.
+Both read the same topics of the embedded Kafka in a group, a hundred records a poll as documented for the
+adapter and a thousand for the other one, and commit. The bare one copies topic, partition, offset and value
+into a table without any index. The adapter checks every envelope and payload, stores each event once by its
+id in a table with three more indexes, and most of them in a second table, too. Commits wait for the disk.
 """
 
 import asyncio
@@ -55,14 +55,14 @@ async def test_stored_events_per_second(
             bare_rates.append(EVENTS / await copied_within(kafka, url))
         assert not kafka.dropped_records()
     durable_server.drop_database(url.rpartition("/")[2])
-    ratio = statistics.median(adapter_rates) / statistics.median(bare_rates)
+    rate, bare_rate = statistics.median(adapter_rates), statistics.median(bare_rates)
     report(
-        f"database adapter: {statistics.median(adapter_rates):.0f} events/s stored ({min(adapter_rates):.0f} to "
-        f"{max(adapter_rates):.0f}), {size:.0f} bytes each; bare consume and COPY "
-        f"{statistics.median(bare_rates):.0f}/s ({min(bare_rates):.0f} to {max(bare_rates):.0f}); ratio {ratio:.2f}"
+        f"database adapter: {rate:.0f} events/s stored ({min(adapter_rates):.0f} to {max(adapter_rates):.0f}), "
+        f"{size:.0f} bytes each; bare consume and COPY {bare_rate:.0f}/s ({min(bare_rates):.0f} to "
+        f"{max(bare_rates):.0f}); ratio {rate / bare_rate:.2f}"
     )
-    assert statistics.median(adapter_rates) >= LEAST_PER_SECOND
-    assert ratio >= LEAST_RATIO
+    assert rate >= LEAST_PER_SECOND
+    assert rate / bare_rate >= LEAST_RATIO
 
 
 async def publish(kafka: MockKafka, url: str) -> float:
@@ -131,9 +131,12 @@ async def copied_within(kafka: MockKafka, url: str) -> float:
                 for it in records
             ]
             if rows:
-                async with connection.transaction(), connection.cursor() as cursor:
-                    async with cursor.copy("COPY bare FROM STDIN") as copy:
-                        await copy.write(b"".join(rows))
+                async with (
+                    connection.transaction(),
+                    connection.cursor() as cursor,
+                    cursor.copy("COPY bare FROM STDIN") as copy,
+                ):
+                    await copy.write(b"".join(rows))
                 await consumer.commit()
             copied += len(rows)
         took = time.monotonic() - began

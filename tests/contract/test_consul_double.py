@@ -201,6 +201,16 @@ def test_a_check_that_is_not_answered_in_time_is_critical(consul: ConsulDouble) 
         assert status_of(consul, "service:web-1") == "critical"
 
 
+def test_what_was_not_checked_yet_is_critical_unless_it_says_otherwise(consul: ConsulDouble) -> None:
+    with loopback_listener() as silent:
+        check = {"HTTP": f"http://127.0.0.1:{silent.getsockname()[1]}/", "Interval": "10s", "Timeout": "1m"}
+        register(consul, ID="web-1", Name="web", Check=check)
+        register(consul, ID="web-2", Name="web", Check={**check, "Status": "passing"})
+
+        assert passing(consul, "web") == ["web-2"]
+        assert status_of(consul, "service:web-1") == "critical"
+
+
 def test_checks_are_made_again_and_again_until_the_service_is_deregistered(
     consul: ConsulDouble, target: Target
 ) -> None:

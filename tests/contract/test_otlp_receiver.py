@@ -189,6 +189,7 @@ def test_an_empty_request_is_answered_as_the_protocol_says(receiver: OtlpReceive
         (b"", {"content_encoding": "br"}, 415),
         (b"{}", {"content_type": "application/json"}, 415),
     ],
+    ids=["no protobuf", "no gzip", "cut gzip", "gzip of no protobuf", "another encoding", "JSON"],
 )
 def test_what_is_no_export_is_refused_with_the_reason(
     receiver: OtlpReceiver, content: bytes, headers: dict[str, str], status: int

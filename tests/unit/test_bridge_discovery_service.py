@@ -20,6 +20,7 @@ from bridge_support import (
     until,
 )
 from testyard.core.deadline import Deadline
+from testyard.lab.bridge.discovery import client as client_module
 from testyard.lab.bridge.discovery.app import create_app
 from testyard.lab.bridge.settings import DiscoverySettings, Settings
 from testyard.lab.bridge.topics import Route
@@ -62,11 +63,14 @@ def settings_of(kafka: MockKafka, directory: Path, consul: str | None) -> Settin
 
 
 @pytest.fixture
-async def client(
-    kafka: MockKafka, consul: ConsulDouble, database_url: str, tmp_path: Path
-) -> AsyncIterator[httpx.AsyncClient]:
+def settings(kafka: MockKafka, consul: ConsulDouble, tmp_path: Path) -> Settings:
+    """Settings with Consul."""
+    return settings_of(kafka, tmp_path, consul.url)
+
+
+@pytest.fixture
+async def client(settings: Settings, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """A running discovery service with Consul."""
-    settings = settings_of(kafka, tmp_path, consul.url)
     async with called_here(create_app(settings, secrets_of(database_url))) as client:
         yield client
 
@@ -121,7 +125,7 @@ async def test_a_process_is_registered_with_consul_and_then_located(
     assert (told["registered_with_consul"], told["health_status"]) == (True, "UNKNOWN")
     assert (located["name"], located["url"]) == (STAMPING, service.url)
     assert again["url"] == service.url
-    assert 0 < again["duration_ms"] < 10
+    assert again["duration_ms"] > 0
     everything = await good(client, "/services")
     assert (everything["source"], everything["services"][STAMPING]) == ("consul", ["blake3-hashing"])
     assert [it["id"] for it in everything["registered"]] == [told["id"]]
@@ -176,21 +180,25 @@ async def test_what_does_not_say_that_it_is_well_is_not(
     assert {beat["health_status"] for beat in await heartbeats(kafka, "UNHEALTHY")} == {"UNHEALTHY"}
 
 
-async def test_a_process_that_is_gone_is_unhealthy_and_not_located_any_more(
-    client: httpx.AsyncClient, service: HealthDouble, kafka: MockKafka
+async def test_a_process_that_is_gone_is_not_located_any_more_however_long_answers_are_kept(
+    settings: Settings,
+    kafka: MockKafka,
+    service: HealthDouble,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    await registered(client, service)
-    await located_by(client, "consul")
-    service.stop()
-    await heartbeats(kafka, "UNHEALTHY")
-
-    deadline = Deadline(PATIENCE)
-    # Without asking for a fresh answer: what the heartbeat has found counts.
-    while (await client.get(f"/services/{STAMPING}")).status_code != 503:
-        assert not deadline.expired
-        await elapse(timedelta(milliseconds=10))
-    service.start()
-    assert (await located_by(client, "consul"))["url"] == service.url
+    monkeypatch.setattr(client_module, "KEEPS_FOR", timedelta(hours=1))
+    async with called_here(create_app(settings, secrets_of(database_url))) as client:
+        await registered(client, service)
+        await located_by(client, "consul")
+        service.stop()
+        await heartbeats(kafka, "UNHEALTHY")
+        deadline = Deadline(PATIENCE)
+        while (await client.get(f"/services/{STAMPING}")).status_code != 503:
+            assert not deadline.expired
+            await elapse(timedelta(milliseconds=10))
+        service.start()
+        assert (await located_by(client, "consul"))["url"] == service.url
 
 
 async def test_a_process_that_is_deregistered_is_not_asked_any_more(
@@ -255,9 +263,8 @@ async def test_without_kafka_processes_are_registered_and_the_events_follow(
 
 
 def test_the_service_is_a_process(
-    kafka: MockKafka, consul: ConsulDouble, service: HealthDouble, database_url: str, tmp_path: Path
+    settings: Settings, service: HealthDouble, database_url: str, tmp_path: Path
 ) -> None:
-    settings = settings_of(kafka, tmp_path, consul.url)
     with service_process("testyard.lab.bridge.discovery", settings, database_url, tmp_path) as process:
         body = {"name": STAMPING, "host": "127.0.0.1", "port": service.port}
         assert httpx.post(f"{process.url}/services", json=body, trust_env=False).status_code == 201

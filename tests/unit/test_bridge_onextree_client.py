@@ -51,11 +51,14 @@ class Server:
         self.answers = list(answers)
         self.bodies: list[Any] = []
         self.headers: list[Any] = []
+        self.ports: list[int] = []
 
     async def answer(self, request: Request) -> Response:
         """The next answer."""
         self.bodies.append(await request.json())
         self.headers.append(request.headers)
+        assert request.client is not None
+        self.ports.append(request.client.port)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         return answer()
 
@@ -166,7 +169,7 @@ async def test_a_full_cache_gives_up_a_fifth_that_was_not_used_for_the_longest_t
         asked = len(server.bodies)
         await client.intelligence("one more")
         cached = [(await client.intelligence(name)).cached for name in ("0", "3", "9", "one more")]
-        forgotten = [(await client.intelligence(name)).cached for name in ("1", "2")]
+        forgotten = [(await client.intelligence(name)).cached for name in ("2", "1")]
 
     assert asked == 10
     assert (cached, forgotten) == ([True] * 4, [False] * 2)
@@ -202,6 +205,18 @@ async def test_it_is_asked_so_often_and_not_more() -> None:
             await client.intelligence("a")
 
     assert len(server.bodies) == 2
+
+
+async def test_one_call_after_the_other_takes_one_connection() -> None:
+    server = Server(well)
+    async with calling(server) as client:
+        for number in range(5):
+            await client.intelligence(str(number))
+        one_by_one = set(server.ports)
+        await asyncio.gather(*(client.intelligence(f"together {number}") for number in range(5)))
+
+    assert len(one_by_one) == 1
+    assert len(set(server.ports)) <= 5
 
 
 async def test_what_is_refused_is_not_asked_again() -> None:

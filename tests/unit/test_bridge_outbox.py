@@ -18,6 +18,7 @@ from testyard.lab.bridge.breaker import BreakerSettings, CircuitBreaker
 from testyard.lab.bridge.outbox import PROCESSES, Outbox, Waiting
 from testyard.lab.database import DatabaseUnavailableError, Pool, fetch
 from testyard.lab.servers.postgresql import PostgresqlServer, ShutdownMode
+from testyard.lab.waiting import elapse
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +62,7 @@ async def drained(outbox: Outbox, at_a_time: int = 3) -> list[int]:
             events = await outbox.oldest(at_a_time)
             published += numbers(events)
             await outbox.remove(events)
+            await elapse(timedelta(0))
     return published
 
 
@@ -178,6 +180,7 @@ async def until_in_the_table(outbox: Outbox) -> None:
     async with asyncio.timeout(PATIENCE.total_seconds()):
         while outbox.in_file:
             await outbox.oldest(1)
+            await elapse(timedelta(0))
 
 
 async def test_without_the_database_what_is_in_the_file_comes_out_unless_the_table_has_an_earlier_one(place):
@@ -237,6 +240,7 @@ async def test_what_the_table_has_after_all_is_published_once(place, answers_are
         async with asyncio.timeout(PATIENCE.total_seconds()):
             while place.database.stored():
                 assert await outbox.oldest(ALL) == []
+                await elapse(timedelta(0))
         assert len(outbox) == 0
 
 
@@ -342,7 +346,7 @@ async def test_a_process_that_starts_without_the_database_lets_nothing_overtake(
         place.database.back()
         async with asyncio.timeout(PATIENCE.total_seconds()):
             while await outbox.holds_up("b"):
-                pass
+                await elapse(timedelta(0))
         assert await drained(outbox) == [1, 2]
 
 
@@ -386,6 +390,15 @@ async def test_the_next_process_takes_over_what_all_that_have_ended_left(place):
         async with place.process() as third:
             assert await drained(third) == [2, 3]
             assert numbers(await one.oldest(ALL)) == [1]
+
+
+async def test_a_file_of_a_process_that_has_left_nothing_else_is_taken_over(place):
+    async with place.process(), place.process() as other:
+        place.database.away()
+        await put(other, 1)
+    place.database.back()
+    async with place.process() as outbox:
+        assert await drained(outbox) == [1]
 
 
 async def test_rows_whose_file_is_gone_are_taken_over_too(place):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from bridge_support import (
     ENVIRONMENT,
@@ -176,6 +177,30 @@ async def test_brokers_that_are_away_for_longer_than_the_session_cost_nothing(
             await tell(node, *Story().whole())
         await counted(url, 21)
         assert total_of(url) == (21, 21)
+
+
+async def test_it_goes_on_where_the_tables_say_and_not_where_the_brokers_do(
+    kafka: MockKafka, url: str, tmp_path: Path
+):
+    settings = lab_settings(kafka.bootstrap_servers, tmp_path)
+    async with opened(settings, url) as node:
+        async with reducing(node):
+            for _ in range(5):
+                await tell(node, *Story().whole())
+            await counted(url, 5)
+        # A database that was restored to what it was before: the brokers have committed what it does not have.
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("TRUNCATE workflow_executions, bridge_states, reducer_offsets CASCADE")
+        async with reducing(node) as reducer:
+            await counted(url, 5)
+            await until(lambda: reducer.counts["events"] == 20, "everything is read again")
+        # And one that knows more than the brokers: what was read is not read again.
+        other = settings.model_copy(update={"reducer": REDUCER.model_copy(update={"group": "another"})})
+    async with opened(other, url) as node, reducing(node) as reducer:
+        await tell(node, *Story().whole())
+        await counted(url, 6)
+        await until(lambda: reducer.counts["events"] >= 4, "the new ones are read")
+        assert reducer.counts["events"] == 4
 
 
 def lines_about(caplog: pytest.LogCaptureFixture, text: str) -> list[str]:

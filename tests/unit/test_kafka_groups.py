@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.structs import OffsetAndMetadata
 from kafka_support import consumer_of, do, new_topic, open_kafka, quiet_client, read
 from testyard.core.errors import UserError
 from testyard.kafka.client import Kafka
@@ -81,6 +82,19 @@ def test_what_is_committed_is_asked_for_again_while_nobody_coordinates(mock: Moc
     mock.fail_next(Api.FIND_COORDINATOR, Failure.COORDINATOR_NOT_AVAILABLE, Failure.COORDINATOR_NOT_AVAILABLE)
     partition = TopicPartition(topic, 0)
     assert committed_offsets(kafka, "nobody", [partition]) == {partition: None}
+
+
+def test_what_is_committed_is_asked_for_again_when_the_answer_is_empty(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partition = TopicPartition("orders", 0)
+    answers: list[Any] = [{}, {partition: OffsetAndMetadata(7, "")}]
+
+    async def list_consumer_group_offsets(*_: Any, **__: Any) -> Any:
+        return answers.pop(0)
+
+    monkeypatch.setattr(kafka.admin, "list_consumer_group_offsets", list_consumer_group_offsets)
+    assert committed_offsets(kafka, "readers", [partition]) == {partition: 7}
 
 
 def test_the_mock_cannot_tell_who_is_in_a_group(kafka: Kafka) -> None:

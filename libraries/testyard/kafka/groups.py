@@ -9,7 +9,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
-from aiokafka.errors import for_code
+from aiokafka.errors import GroupCoordinatorNotAvailableError, for_code
 
 from testyard.kafka.connection import Connection
 from testyard.kafka.event import place_of
@@ -92,11 +92,16 @@ def committed_offsets(
     Raises:
         NoAnswerError: The group's coordinator does not answer.
     """
-    admin = connection.admin
-    found: Mapping[TopicPartition, Any] = connection.ask(
-        lambda: admin.list_consumer_group_offsets(group, partitions=list(partitions)),
-        f"tell what the group {group!r} has committed",
-    )
+
+    async def question() -> Mapping[TopicPartition, Any]:
+        found: Mapping[TopicPartition, Any]
+        found = await connection.admin.list_consumer_group_offsets(group, partitions=list(partitions))
+        if any(partition not in found for partition in partitions):
+            # A coordinator that is not one yet, or no longer, answers nothing, and its client does not say so.
+            raise GroupCoordinatorNotAvailableError
+        return found
+
+    found = connection.ask(question, f"tell what the group {group!r} has committed")
     offsets = {partition: found[partition].offset for partition in partitions}
     return {it: None if offset == NOTHING_COMMITTED else offset for it, offset in offsets.items()}
 

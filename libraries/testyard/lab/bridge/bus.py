@@ -122,6 +122,7 @@ class Bus:
                 await asyncio.wait([answer])
         except TimeoutError:
             if answer is None:
+                self._give_up_when_made(making)
                 message = f"Kafka could not be given an event for {topic} within {within.total_seconds():g} s."
                 raise KafkaTimeoutError(message) from None
             raise UnansweredError(within, answer) from None
@@ -154,6 +155,7 @@ class Bus:
         except KafkaError:
             self._give_up(making)
             raise
+        self._give_up_when_made(making)
         message = f"No broker answers within {self._settings.request_timeout.total_seconds():g} s."
         raise KafkaTimeoutError(message)
 
@@ -167,11 +169,6 @@ class Bus:
         producer = _finished(making) if making is not None else None
         if making is not None and producer is not None and answer in producer.unanswered:
             self._give_up(making, _LAST_CHANCE)
-
-    def renew(self) -> None:
-        """Use another producer from now on: this one may be looking for the brokers where they are no more."""
-        if self._producer is not None:
-            self._give_up(self._producer)
 
     async def close(self) -> None:
         """End it; what is unanswered has a moment left."""
@@ -192,6 +189,11 @@ class Bus:
             self._producer = asyncio.create_task(self._new_producer())
             self._producer.add_done_callback(_look_at)
         return self._producer
+
+    def _give_up_when_made(self, making: asyncio.Task[_Producer]) -> None:
+        """Give a producer up that finds no broker: they may be elsewhere now, where a new one would find them."""
+        if making.done():
+            self._give_up(making)
 
     def _give_up(self, making: asyncio.Task[_Producer], last_chance: timedelta | None = None) -> None:
         if self._producer is making:

@@ -26,7 +26,7 @@ from weakref import WeakValueDictionary
 from aiokafka.errors import KafkaError
 from pydantic import BaseModel
 
-from testyard.lab.bridge.breaker import BreakerState, CircuitBreaker, CircuitOpenError, Transition
+from testyard.lab.bridge.breaker import BreakerState, CircuitBreaker, CircuitOpenError
 from testyard.lab.bridge.bus import REFUSED, Answer, Bus, UnansweredError, refuse_too_large
 from testyard.lab.bridge.envelope import Envelope, SecurityContext, SigningKey
 from testyard.lab.bridge.outbox import Outbox
@@ -90,8 +90,6 @@ class Publisher:
         self._under_way = 0
         self._none_under_way = asyncio.Event()
         self._none_under_way.set()
-        self._closing = False
-        self.breaker.when_it_changes(self._renew_after_a_probe)
         # A bus that answers may still take nothing: what waits is the better probe.
         self._probe = Probe(self.breaker, self._bus.ask, unless=lambda: len(outbox) > 0)
         self._probing: asyncio.Task[None] | None = None
@@ -110,8 +108,7 @@ class Publisher:
     async def __aexit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # What is under way ends, in Kafka or in the outbox; what comes now goes to the outbox.
-        self._closing = True
+        # What is under way ends, in Kafka or in the outbox.
         for task in (self._replaying, self._probing):
             if task is not None:
                 task.cancel()
@@ -119,10 +116,6 @@ class Publisher:
         await self._bus.close()
         await self._none_under_way.wait()
         await self.outbox.close()
-
-    def _renew_after_a_probe(self, transition: Transition) -> None:
-        if (transition.source, transition.target) == (BreakerState.HALF_OPEN, BreakerState.OPEN):
-            self._bus.renew()
 
     @contextmanager
     def _one_under_way(self) -> Iterator[None]:
@@ -230,7 +223,7 @@ class Publisher:
 
     async def _send_or_keep(self, topic: str, key: str, value: bytes, headers: Headers) -> Delivery:
         unanswered: Answer | None = None
-        if not self._closing and not await self.outbox.holds_up(key):
+        if not await self.outbox.holds_up(key):
             try:
                 async with self._at_a_time:
                     with self.breaker.call(*REFUSED):

@@ -21,6 +21,7 @@ from testyard.lab.bridge.adapter.figures import ErrorType, Figures
 from testyard.lab.bridge.adapter.inbox import POLLS_PER_BATCH, Batch, Commits, Inbox, safe_ends
 from testyard.lab.bridge.adapter.reading import Reader
 from testyard.lab.bridge.adapter.store import Store
+from testyard.lab.bridge.outage import Outage
 from testyard.lab.bridge.settings import ConsumerSettings, Settings
 from testyard.lab.waiting import Backoff, elapse, happens
 
@@ -64,6 +65,7 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         self._topics = topics
         self._inbox = Inbox(self._settings.poll_records * POLLS_PER_BATCH, reader)
         self._commits = Commits()
+        self._coordinator = Outage("the coordinator of the consumer group")
         # Tells what was read before partitions were given up from what was read after.
         self._assignment = 0
         self._in_flight = 0
@@ -152,9 +154,8 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
 
     async def _write(self, letters: list[DeadLetter]) -> list[DeadLetter]:
         unwritten = await self._dead_letters.send(letters)
-        for letter in letters:
-            if letter not in unwritten:
-                self._figures.dead_lettered(letter.record.topic, letter.error)
+        for letter in set(letters).difference(unwritten):
+            self._figures.dead_lettered(letter.record.topic, letter.error)
         return unwritten
 
     # Committing.
@@ -183,11 +184,12 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             # The partitions are another member's, or about to be: it reads again what was not committed.
             _log.warning("the group has rebalanced before a commit: %r", problem)
             self._commits.clear()
+            return True
         except KafkaError as problem:
-            _log.warning("offsets cannot be committed: %r", problem)
+            self._coordinator.goes_on(repr(problem))
             return False
-        else:
-            self._commits.committed(ends)
+        self._coordinator.is_over()
+        self._commits.committed(ends)
         return True
 
     @property

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +25,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from testyard.lab.bridge.adapter.figures import ErrorType
+from testyard.lab.bridge.outage import Outage
 from testyard.lab.bridge.settings import Settings
 from testyard.lab.bridge.topics import dead_letter_topic
 
@@ -37,10 +37,8 @@ ENDS_WITHIN: Final = timedelta(milliseconds=500)
 
 Headers = Sequence[tuple[str, bytes]]
 
-_log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DeadLetter:
     """A record that is no event, or that the database can never take.
 
@@ -146,16 +144,17 @@ class DeadLetters:
     Args:
         settings: Of all services.
         instance: The process that writes them.
-
-    Attributes:
-        trouble: Why the last one could not be written; None when it could.
     """
 
     def __init__(self, settings: Settings, instance: str) -> None:
-        self.trouble: str | None = None
+        self._outage = Outage("the dead-letter topic")
         self._settings = settings
         self._instance = instance
         self._producer: AIOKafkaProducer | None = None
+
+    def trouble(self) -> list[str]:
+        """Why dead letters cannot be written; nothing when they can."""
+        return self._outage.reasons()
 
     async def stop(self) -> None:
         """Disconnect; what could not be written by now is read again by whoever consumes next."""
@@ -183,7 +182,7 @@ class DeadLetters:
             sending = [(it, tasks.create_task(self._send(producer, it))) for it in letters]
         unwritten = [letter for letter, sent in sending if not sent.result()]
         if not unwritten:
-            self.trouble = None
+            self._outage.is_over()
         return unwritten
 
     async def _ready_producer(self) -> AIOKafkaProducer:
@@ -226,10 +225,8 @@ class DeadLetters:
 
     def _failed(self, letter: DeadLetter, problem: KafkaError) -> None:
         record = letter.record
-        self.trouble = (
-            f"the record {record.topic}[{record.partition}]@{record.offset} cannot be dead-lettered: {problem!r}"
-        )
-        _log.warning("%s", self.trouble)
+        where = f"{record.topic}[{record.partition}]@{record.offset}"
+        self._outage.goes_on(f"the record {where} cannot be dead-lettered: {problem!r}")
 
 
 async def _end(producer: AIOKafkaProducer) -> None:

@@ -98,8 +98,9 @@ class Figures:
         """
         now = time.time()
         came = Counter(event.record.topic for event in events)
+        came.subtract(fresh)
         self._stored.update(fresh)
-        self._duplicates.update(came - fresh)
+        self._duplicates.update(came)
         self._batches.update(transactions=1, events=len(events))
         self._largest = max(self._largest, len(events))
         self._since_happened.add((now - event.happened_at) * _MILLISECONDS for event in events)

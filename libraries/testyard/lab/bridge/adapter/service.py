@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -18,19 +17,18 @@ from testyard.lab.bridge.adapter.figures import Figures
 from testyard.lab.bridge.adapter.reading import Reader
 from testyard.lab.bridge.adapter.store import Store
 from testyard.lab.bridge.breaker import BreakerState
+from testyard.lab.bridge.ending import end_tasks
 from testyard.lab.bridge.envelope import SigningKey
 from testyard.lab.bridge.node import Node
+from testyard.lab.bridge.outage import Outage
 from testyard.lab.waiting import LONGEST_RETRY, Backoff, elapse, happens
 
 POOL_IN_USE: Final = 0.8
 """The share of the connections from which on the adapter is degraded (contract page "event-bus", 3.5)."""
 FINISHES_WITHIN: Final = timedelta(seconds=2)
 """How long what was read may take to be stored and committed at the end."""
-CANCELLED_AGAIN_AFTER: Final = timedelta(milliseconds=200)
 ADOPTION_SHARE: Final = 0.1
 """How much of the time may go into looking for steps whose workflow is there by now."""
-
-_log = logging.getLogger(__name__)
 
 
 class Adapter:
@@ -55,7 +53,7 @@ class Adapter:
         self._topics = [*self._reader.topics, *more_topics]
         self._store = Store(node.pool, node.database_breaker, settings.adapter, self.figures)
         self._dead_letters = DeadLetters(settings, node.instance)
-        self._kafka_trouble: str | None = "not connected yet"
+        self._kafka = Outage("Kafka")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -72,7 +70,7 @@ class Adapter:
                 if self.consumption is not None:
                     await self.consumption.finish(FINISHES_WITHIN)
             finally:
-                await _cancel(working)
+                await end_tasks(working)
                 await self._dead_letters.stop()
 
     async def _consume_for_ever(self) -> None:
@@ -82,8 +80,7 @@ class Adapter:
             try:
                 await self._consume()
             except* KafkaError as problems:
-                self._kafka_trouble = "; ".join(repr(problem) for problem in problems.exceptions)
-                _log.warning("Kafka: %s", self._kafka_trouble)
+                self._kafka.goes_on("; ".join(repr(problem) for problem in problems.exceptions))
             if time.monotonic() - began > LONGEST_RETRY.total_seconds():
                 backoff.reset()
             await elapse(backoff.next())
@@ -93,7 +90,7 @@ class Adapter:
         consumer = new_consumer(settings, self._node.instance)
         try:
             await consumer.start()
-            self._kafka_trouble = None
+            self._kafka.is_over()
             self.consumption = Consumption(
                 consumer,
                 settings.adapter,
@@ -110,22 +107,22 @@ class Adapter:
                 await consumer.stop()
 
     async def _adopt_for_ever(self) -> None:
-        """Look after every poll, but not all the time: many steps may wait for a workflow that never comes."""
+        """Look after each transaction while steps wait, and now and then, as other adapters have steps, too.
+
+        Not all the time: many steps may wait for a workflow that never comes.
+        """
         while True:
             began = time.monotonic()
             if await self._store.adopt():
                 took = timedelta(seconds=time.monotonic() - began)
                 await elapse(took * (1 / ADOPTION_SHARE - 1))
-            await happens(self._store.has_stored, self._node.settings.adapter.poll)
-            self._store.has_stored.clear()
+            await happens(self._store.adoptable, self._node.settings.adapter.poll)
 
     def trouble(self) -> list[str]:
         """Why the adapter is degraded; nothing when it is not."""
-        reasons = []
-        if self._kafka_trouble is not None:
-            reasons.append(f"Kafka: {self._kafka_trouble}")
-        if self._dead_letters.trouble is not None:
-            reasons.append(f"dead letters: {self._dead_letters.trouble}")
+        reasons = self._kafka.reasons() + self._dead_letters.trouble()
+        if self.consumption is None and not reasons:
+            reasons.append("Kafka: not connected yet")
         in_use = self._connections_in_use()
         if in_use > POOL_IN_USE:
             reasons.append(f"the database: {in_use:.0%} of the connections are in use")
@@ -152,11 +149,3 @@ class Adapter:
             "read_ahead": 0 if consumption is None else consumption.read_ahead,
             "partitions": {} if consumption is None else consumption.partitions(),
         }
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended: Python 3.11 loses a cancellation that comes together with an answer."""
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=CANCELLED_AGAIN_AFTER.total_seconds())

@@ -44,7 +44,7 @@ LOG: Final = """
     )
     SELECT topic, count(*) AS stored FROM fresh GROUP BY topic"""
 
-_STEPS: Final = """
+STEPS: Final = """
     WITH steps AS (
         SELECT event_id, (envelope #>> '{payload,workflow_id}')::uuid AS workflow_id,
             envelope #>> '{payload,step_name}' AS step_name,
@@ -78,7 +78,7 @@ ADOPT: Final = """
         FROM adopted
         ON CONFLICT DO NOTHING
     )
-    SELECT count(*) AS adopted FROM adopted"""
+    SELECT (SELECT count(*) FROM adopted) AS adopted, (SELECT count(*) FROM workflow_steps_waiting) AS waited"""
 
 _TRANSITIONS: Final = """
     INSERT INTO fsm_transitions (event_id, entity_id, entity_type, from_state, to_state, transition_event,
@@ -133,7 +133,7 @@ _HEARTBEATS: Final = """
     WHERE known.last_heartbeat IS NULL OR known.last_heartbeat <= excluded.last_heartbeat"""
 
 PLACES: Final[Mapping[Route, str]] = {
-    Route.STEP_COMPLETED: _STEPS,
+    Route.STEP_COMPLETED: STEPS,
     Route.STATE_TRANSITION: _TRANSITIONS,
     Route.REDUCER_STATE_TRANSITION: _TRANSITIONS,
     Route.METADATA_STAMPED: _STAMPS,

@@ -13,7 +13,6 @@ that; when trying again may help, it is neither dead-lettered nor committed.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,8 +25,9 @@ from psycopg import errors
 
 from testyard.lab.bridge.adapter.figures import ErrorType, Figures
 from testyard.lab.bridge.adapter.reading import Event
-from testyard.lab.bridge.adapter.statements import ADOPT, COPY, INCOMING, LOG, PLACES
+from testyard.lab.bridge.adapter.statements import ADOPT, COPY, INCOMING, LOG, PLACES, STEPS
 from testyard.lab.bridge.breaker import CircuitBreaker, CircuitOpenError
+from testyard.lab.bridge.outage import Outage
 from testyard.lab.bridge.settings import ConsumerSettings
 from testyard.lab.database import Connection, DatabaseUnavailableError, Pool, fetch, in_transaction
 from testyard.lab.waiting import happens
@@ -43,11 +43,6 @@ _OF_A_ROW: Final = (
     errors.ProgramLimitExceeded,
     errors.StatementTooComplex,
 )
-
-STORING: Final = "storing events"
-ADOPTING: Final = "looking for the workflows of steps"
-
-_log = logging.getLogger(__name__)
 
 
 class _RowRefusedError(Exception):
@@ -67,6 +62,19 @@ class Refused:
     event: Event
     reason: str
     retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What a transaction has done.
+
+    Attributes:
+        fresh: How many events were new, by topic.
+        steps_wait: Whether there were steps whose workflow is not there yet.
+    """
+
+    fresh: Counter[str]
+    steps_wait: bool
 
 
 @dataclass(slots=True)
@@ -92,23 +100,25 @@ class Store:
         figures: Counts what was done.
 
     Attributes:
-        has_stored: Set after each transaction.
+        adoptable: Set after a transaction when steps wait for their workflow, which may be there by now.
     """
 
     def __init__(self, pool: Pool, breaker: CircuitBreaker, settings: ConsumerSettings, figures: Figures) -> None:
-        self.has_stored = asyncio.Event()
+        self.adoptable = asyncio.Event()
+        self._steps_wait = True
         self._pool = pool
         self._breaker = breaker
         self._settings = settings
         self._figures = figures
-        self._troubles: dict[str, str] = {}
+        self._storing = Outage("the database (storing events)")
+        self._adopting = Outage("the database (adopting steps)")
         self._breaker_changed = asyncio.Event()
         breaker.when_it_changes(lambda _: self._breaker_changed.set())
 
     @property
     def trouble(self) -> str | None:
         """Why the database does not do what it was last asked; None when it does."""
-        return next(iter(self._troubles.values()), None)
+        return self._storing.reason or self._adopting.reason
 
     async def store(self, events: Sequence[Event]) -> list[Refused]:
         """Store some events; returns when each of them is there, or can never be.
@@ -143,69 +153,80 @@ class Store:
                 with self._breaker.call(_RowRefusedError):
                     fresh = await self._attempt(events)
             except CircuitOpenError as problem:
-                self._went_wrong(STORING, ErrorType.CIRCUIT_BREAKER_OPEN, problem)
+                self._went_wrong(self._storing, ErrorType.CIRCUIT_BREAKER_OPEN, problem)
                 self._breaker_changed.clear()
                 await happens(self._breaker_changed, max(problem.retry_after, SHORTEST_PAUSE))
             except (DatabaseUnavailableError, psycopg.Error) as problem:
-                self._went_wrong(STORING, _type_of(problem), problem)
+                self._went_wrong(self._storing, _type_of(problem), problem)
                 self._breaker_changed.clear()
                 await happens(self._breaker_changed, self._pause_after(failures))
                 failures += 1
             else:
-                self._troubles.pop(STORING, None)
-                self.has_stored.set()
+                self._storing.is_over()
                 self._figures.stored(events, fresh)
+                if self._steps_wait:
+                    self.adoptable.set()
                 return
             progress.retries += 1
 
     async def _attempt(self, events: Sequence[Event]) -> Counter[str]:
+        """Store some events, or nothing; how many of them were new, by topic."""
         try:
-            return await in_transaction(self._pool, partial(_write, events))
+            written = await in_transaction(self._pool, partial(_write, events))
         except (DatabaseUnavailableError, psycopg.Error) as problem:
             if reason := _reason_in_a_row(problem):
                 raise _RowRefusedError(reason) from problem
             raise
+        self._steps_wait = self._steps_wait or written.steps_wait
+        return written.fresh
 
     def _pause_after(self, failures: int) -> timedelta:
         settings = self._settings
         pause: timedelta = settings.retry_backoff * GROWTH ** min(failures, settings.retries)
         return min(pause, settings.retry_longest)
 
-    def _went_wrong(self, work: str, error: ErrorType, problem: Exception) -> None:
+    def _went_wrong(self, outage: Outage, error: ErrorType, problem: Exception) -> None:
         self._figures.went_wrong(error)
-        if work not in self._troubles:
-            _log.warning("%s: %s", work, problem)
-        self._troubles[work] = str(problem).partition("\n")[0]
+        outage.goes_on(str(problem).partition("\n")[0])
 
     async def adopt(self) -> bool:
         """Bring the steps whose workflow is there by now to it; whether the database could be asked."""
+        self.adoptable.clear()
+        # A transaction may be committed while the question is asked.
+        self._steps_wait, still_wait = False, True
         try:
             with self._breaker.call(psycopg.IntegrityError):
-                rows = await fetch(self._pool, ADOPT)
+                [row] = await fetch(self._pool, ADOPT)
         except CircuitOpenError:
             return False
         except psycopg.IntegrityError:
             # The workflow was removed meanwhile.
             return True
         except (DatabaseUnavailableError, psycopg.Error) as problem:
-            self._went_wrong(ADOPTING, _type_of(problem), problem)
+            self._went_wrong(self._adopting, _type_of(problem), problem)
             return False
-        self._troubles.pop(ADOPTING, None)
-        self._figures.adopted(rows[0]["adopted"])
-        return True
+        else:
+            self._adopting.is_over()
+            self._figures.adopted(row["adopted"])
+            still_wait = row["adopted"] < row["waited"]
+            return True
+        finally:
+            self._steps_wait = self._steps_wait or still_wait
 
 
-async def _write(events: Sequence[Event], connection: Connection) -> Counter[str]:
-    """Write a batch; how many of its events were new, by topic."""
+async def _write(events: Sequence[Event], connection: Connection) -> _Written:
+    """Write a batch."""
     await connection.execute(INCOMING)
     async with connection.cursor() as cursor, cursor.copy(COPY) as copy:
         await copy.write(b"".join([event.row for event in events]))
     places = {PLACES[route]: None for route in {event.route for event in events} if route in PLACES}
     async with connection.pipeline():
         log = await connection.execute(LOG)
-        for statement in places:
-            await connection.execute(statement)
-    return Counter({row["topic"]: row["stored"] for row in await log.fetchall()})
+        placed = {statement: await connection.execute(statement) for statement in places}
+    return _Written(
+        Counter({row["topic"]: row["stored"] for row in await log.fetchall()}),
+        steps_wait=STEPS in placed and placed[STEPS].rowcount > 0,
+    )
 
 
 def _reason_in_a_row(problem: Exception) -> str | None:

@@ -68,9 +68,7 @@ class Registry:
         Args:
             registration: The process.
         """
-        registered = Registered(registration)
-        self.services[registration.service_id] = registered
-        registered.with_consul = await self._discovery.register(registration)
+        registered = Registered(registration, await self._discovery.register(registration))
         await self._node.publisher.publish(
             Route.NODE_INTROSPECTION,
             NodeIntrospection(
@@ -83,6 +81,8 @@ class Registry:
             ),
             partition_key=registration.service_id,
         )
+        # Nobody is told of the health of a process that nobody was told of.
+        self.services[registration.service_id] = registered
         return registered
 
     async def deregister(self, service_id: str) -> bool:

@@ -21,7 +21,7 @@ from testyard.lab.bridge.orchestrator.workflow import Workflow, WorkflowRequest
 
 REMEMBERED: Final = 20_000
 """How many workflows that have ended are still answered for without a look into the tables."""
-AT_WORK: Final = 128
+AT_WORK: Final = 64
 """How many workflows of a kind are worked on at a time; those that were taken on first come first.
 
 Those that ask OnexTree and those that do not are two kinds: when it is slow, only the former wait for each other.

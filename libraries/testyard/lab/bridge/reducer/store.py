@@ -40,7 +40,6 @@ WRITE_EXECUTIONS: Final = """
         metadata = stored.metadata || excluded.metadata,
         updated_at = clock_timestamp()
     WHERE stored.current_state NOT IN ('COMPLETED', 'FAILED')
-        AND (excluded.current_state <> 'PENDING' OR NOT stored.metadata ? 'request')
     RETURNING correlation_id, current_state"""
 
 # What was said of workflows whose row was final already: the start that was read after the end, and an end that

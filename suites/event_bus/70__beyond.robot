@@ -1,0 +1,86 @@
+*** Settings ***
+Documentation     Ten thousand workflows at once, services that fail by chance, two regions, and what has become slower. If
+...               this breaks, the bus works in a demonstration and not where many depend on it.
+
+Resource          ../../resources/event_bus_beyond.resource
+
+Suite Setup       An Event Bus For Heavy Load
+Suite Teardown    The Event Bus Is Left
+Test Setup        Open Ledger
+Test Timeout      5 minutes
+
+Test Tags         event-bus    needs:event-bus
+
+Name              Beyond
+
+
+*** Test Cases ***
+Ten Thousand Workflows Are In Flight
+    [Documentation]    BUS-F1: that many at the same time, and each ends, is stored and counts once.
+    [Tags]    BUS-F1    needs:faults
+    ${files}    Make Files    10200    size=100
+    GROUP    When more than ten thousand are submitted
+        Submit Workflows    ${files}    namespace=load
+        ${counts}    Workflows Should End    10200    within=${WITHIN}[load]
+    END
+    GROUP    Then ten thousand were in flight, and all have completed
+        Should Be True    ${counts}[most_in_flight] >= 10000
+        So Many Should Have Completed    10200    load
+        The Namespace Should Have Processed    10200    load
+    END
+
+Services Fail By Chance
+    [Documentation]    BUS-F2: six failures that a seed chooses, while workflows run: each ends once.
+    [Tags]    BUS-F2    needs:faults
+    ${files}    Make Files    300    size=1000    seed=72
+    GROUP    When services fail while workflows run
+        Submit Workflows    ${files}    namespace=chance
+        Let Services Fail At Random    6    seed=4
+    END
+    GROUP    Then each workflow has ended, and counts once
+        So Many Should Have Ended    300    chance
+    END
+
+Two Regions Have The Same
+    [Documentation]    BUS-F4: what one region publishes is in the other once and in order, also after a cut.
+    [Tags]    BUS-F4    needs:faults
+    A Second Region Is Watched
+    ${events}    Probes    300    keys=30
+    GROUP    When the regions are cut off from each other, and connected again
+        Probes Are Published At Home    ${events}[:100]
+        Cut The Regions Off
+        Probes Are Published At Home    ${events}[100:200]
+        Connect The Regions
+        Probes Are Published At Home    ${events}[200:]
+    END
+    GROUP    Then the other region has each event once, in order
+        What Arrived Away Goes Into The Ledger
+        Every Event Should Be Received Exactly Once
+        Events With One Key Should Keep Their Order    arrival=received
+    END
+
+Nothing Has Become Slower
+    [Documentation]    BUS-F5: as ratios to bare requests of the same run, beside those that were stored.
+    [Tags]    BUS-F5
+    ${files}    Make Files    ${BUS}[samples]    size=1000    seed=75
+    ${bare}    Bare Requests    STAMPING    ${BUS}[samples]
+    ${stamps}    Stamp Files    ${files}
+    ${found}    Find Stamps    ${stamps}
+    ${workflows}    Run Workflows    ${files}
+    The Ratio Should Not Have Grown    stamp    ${stamps}    ${bare}
+    The Ratio Should Not Have Grown    query    ${found}    ${bare}
+    The Ratio Should Not Have Grown    workflow    ${workflows}    ${bare}
+
+A Report Tells The Distance To Each Bound
+    [Documentation]    BUS-F6: who decides about a release reads one table, not a log.
+    [Tags]    BUS-F6
+    ${files}    Make Files    ${BUS}[samples]    seed=76
+    ${hashes}    Hash Files    ${files}
+    ${workflows}    Run Workflows    ${files}
+    ${published}    Publish By The Orchestrator    ${BUS}[samples]
+    Report Times    hashing 64 KiB    ${hashes}    ${BUS}[hash]    field=hash_ms
+    Report Times    workflow without intelligence    ${workflows}    ${BUS}[without_intelligence]
+    Report Times    publishing an event    ${published}    ${BUS}[publish]    field=took_ms
+    ${report}    Write Report Of Times    ${OUTPUT DIR}/event-bus-report.md
+    Should Contain    ${report}    | hashing 64 KiB | ${BUS}[samples] |
+    Should Contain    ${report}    | publishing an event | ${BUS}[samples] |
