@@ -12,6 +12,7 @@ from EventBusLibrary.knowing import KnowledgeKeywords
 from EventBusLibrary.reporting import ReportKeywords
 from EventBusLibrary.session import Session
 from EventBusLibrary.stamping import StampingKeywords
+from EventBusLibrary.tracing import TraceKeywords
 from EventBusLibrary.workflows import WorkflowKeywords
 
 
@@ -23,7 +24,13 @@ from EventBusLibrary.workflows import WorkflowKeywords
     converters={Percentile: Percentile.parse},
 )
 class EventBusLibrary(
-    ServiceKeywords, WorkflowKeywords, StampingKeywords, KnowledgeKeywords, ReportKeywords, MaskingListener
+    ServiceKeywords,
+    WorkflowKeywords,
+    StampingKeywords,
+    KnowledgeKeywords,
+    TraceKeywords,
+    ReportKeywords,
+    MaskingListener,
 ):
     """Drive the services of an event bus: workflows, stamping, OnexTree; their health and their circuit breakers.
 

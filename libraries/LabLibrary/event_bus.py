@@ -29,6 +29,7 @@ class EventBusKeywords:
         *,
         breakable: bool = False,
         with_consul: bool = False,
+        with_traces: bool = False,
         partitions: int = 3,
         settings: Mapping[str, Any] | None = None,
         within: timedelta = timedelta(seconds=30),
@@ -42,6 +43,7 @@ class EventBusKeywords:
             breakable: Whether `Break The Database Connection` is going to be used: the services then reach their
                 database through a proxy.
             with_consul: Whether services find each other by Consul.
+            with_traces: Whether the services keep traces, and send them to a collector.
             partitions: Of each topic.
             settings: Settings of the services that differ from the lab's, section by section.
             within: Give up after this time.
@@ -58,6 +60,7 @@ class EventBusKeywords:
         lab = self._world.event_buses.hand_out(
             breakable=breakable,
             with_consul=with_consul,
+            with_traces=with_traces,
             partitions=partitions,
             overrides=settings or {},
             within=within,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from robot.api import logger
 from robot.api.deco import keyword
-from testyard.core.deadline import Deadline, never_within, seconds
+from testyard.core.deadline import Deadline, never_within, seconds, wait_until
 from testyard.lab.supervisor import BridgeService, Route
 
 from LabLibrary.world import World
@@ -119,6 +120,31 @@ class EventBusChaosKeywords:
             | The Regions Should Be Level |
         """
         self._world.second_region().wait_until_level(within)
+
+    @keyword(tags=["Getter", "Wait"])
+    def spans_at_the_collector(
+        self, trace_id: str, *, at_least: int = 1, within: timedelta = timedelta(seconds=5)
+    ) -> list[dict[str, Any]]:
+        """Wait until the collector was sent so many spans of a trace (OTLP over HTTP).
+
+        Args:
+            trace_id: 32 hexadecimal digits.
+            at_least: How many.
+            within: Give up after this time.
+
+        Returns:
+            The spans.
+
+        Raises:
+            NotMetError: There are fewer.
+
+        Example:
+            | ${spans} = | Spans At The Collector | ${caller.trace_id} | at_least=10 |
+        """
+        collector = self._world.event_bus_lab().collector
+        what = f"{at_least} spans of the trace {trace_id} at the collector"
+        wait_until(lambda: len(collector.spans(trace_id)), lambda it: it >= at_least, Deadline(within), what)
+        return collector.spans(trace_id)
 
     @keyword(tags=["Getter"])
     def process_of_service(self, service: BridgeService) -> int:

@@ -116,6 +116,9 @@ def test_a_request_that_finds_nothing_is_answered_late(kafka: MockKafka) -> None
             waiting = asyncio.ensure_future(consumer.getone())
             delays = []
             for _ in range(5):
+                asked = time.monotonic()
+                # The consumer's request is under way by then.
+                await eventually(lambda asked=asked: time.monotonic() - asked > 0.2)
                 started = time.monotonic()
                 await producer.send_and_wait("orders", b"x", partition=0)
                 await waiting
@@ -131,9 +134,11 @@ def test_a_request_that_finds_nothing_is_answered_late(kafka: MockKafka) -> None
 
 def test_a_second_member_of_a_group_is_refused(kafka: MockKafka) -> None:
     async def scenario() -> None:
-        async with consumer_of(kafka.bootstrap_servers, "orders", group_id="readers", **GROUP_OPTIONS):
+        # Long enough that the first one is not taken for dead.
+        options = {"group_id": "readers", "session_timeout_ms": 3000, "heartbeat_interval_ms": 100}
+        async with consumer_of(kafka.bootstrap_servers, "orders", **options):
             with pytest.raises(KafkaError, match="InvalidRequestError"):
-                async with consumer_of(kafka.bootstrap_servers, "orders", group_id="readers", **GROUP_OPTIONS):
+                async with consumer_of(kafka.bootstrap_servers, "orders", **options):
                     await asyncio.get_running_loop().create_future()
 
     kafka.create_topic("orders")

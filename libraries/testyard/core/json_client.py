@@ -104,6 +104,7 @@ class JsonClient:
         body: object | None = None,
         query: Mapping[str, Any] | None = None,
         files: Files | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         """Send one request and return whatever answer comes.
 
@@ -113,7 +114,7 @@ class JsonClient:
         """
         refuse_placeholder(json.dumps([body, dict(query or {})], default=str))
         try:
-            return self._client.request(method, path, json=body, params=query, files=files)
+            return self._client.request(method, path, json=body, params=query, files=files, headers=headers)
         except (httpx.RequestError, httpx.InvalidURL) as problem:
             message = f"{self.name} at {self.base_url} cannot be reached: {problem or type(problem).__name__}."
             raise UnreachableError(message) from None
@@ -126,6 +127,7 @@ class JsonClient:
         body: object | None = None,
         query: Mapping[str, Any] | None = None,
         files: Files | None = None,
+        headers: Mapping[str, str] | None = None,
         expect: tuple[int, ...] = (200, 201, 204),
     ) -> Any:
         """Send one request and return the JSON of an expected answer.
@@ -136,6 +138,7 @@ class JsonClient:
             body: Sent as JSON.
             query: Query parameters; a list repeats its name.
             files: Sent as a form instead of JSON: for each field a file's name and content.
+            headers: Added to the client's own; nothing secret.
             expect: The statuses that are fine.
 
         Returns:
@@ -145,7 +148,9 @@ class JsonClient:
             UnreachableError: No answer came.
             UnexpectedAnswerError: Another status came; quotes it and the start of the answer.
         """
-        return self._json_of(self._expected(method, path, body=body, query=query, files=files, expect=expect))
+        return self._json_of(
+            self._expected(method, path, body=body, query=query, files=files, headers=headers, expect=expect)
+        )
 
     def pages(self, path: str, **query: Any) -> Iterator[Any]:
         """``GET`` a list page by page, as long as the answer's ``Link`` header names a next one."""
@@ -165,9 +170,10 @@ class JsonClient:
         body: object | None = None,
         query: Mapping[str, Any] | None = None,
         files: Files | None = None,
+        headers: Mapping[str, str] | None = None,
         expect: tuple[int, ...],
     ) -> httpx.Response:
-        response = self.send(method, path, body=body, query=query, files=files)
+        response = self.send(method, path, body=body, query=query, files=files, headers=headers)
         if response.status_code in expect:
             return response
         text = "an HTML page" if _is_page(response) else secrets_in_use.mask(response.text)[:SHOWN_BODY_LENGTH]

@@ -11,6 +11,7 @@ from testyard.core.deadline import Deadline, wait_until
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.json_client import JsonClient, UnexpectedAnswerError, UnreachableError
 from testyard.event_bus.files import TextFile
+from testyard.event_bus.traces import Trace, only_trace
 
 STAMPING_API: Final = "/api/v1/metadata-stamping"
 WORKFLOWS: Final = "/api/v1/workflows"
@@ -60,9 +61,13 @@ class EventBus:
 
     # Workflows.
 
-    def run_workflow(self, file: TextFile, **options: Any) -> dict[str, Any]:
+    def run_workflow(
+        self, file: TextFile, *, headers: Mapping[str, str] | None = None, **options: Any
+    ) -> dict[str, Any]:
         """Have a file stamped by a workflow, and wait until it has ended."""
-        answer: dict[str, Any] = self.client("orchestrator").call("POST", WORKFLOWS, body=_request(file, options))
+        answer: dict[str, Any] = self.client("orchestrator").call(
+            "POST", WORKFLOWS, body=_request(file, options), headers=headers
+        )
         return answer
 
     def submit_workflows(self, files: Sequence[TextFile], **options: Any) -> list[dict[str, Any]]:
@@ -174,6 +179,29 @@ class EventBus:
             Deadline(within),
             f"the service {name} to be located by {source}",
         )
+
+    # Traces.
+
+    def spans_of(self, trace_id: str) -> list[dict[str, Any]]:
+        """What all services keep of a trace."""
+        spans: list[dict[str, Any]] = []
+        for client in self._clients.values():
+            spans += client.call("GET", "/traces", query={"trace_id": trace_id})["spans"]
+        return spans
+
+    def wait_for_services(self, trace_id: str, services: Sequence[str], within: timedelta) -> Trace:
+        """Wait until services have done their part of a trace.
+
+        Raises:
+            NotMetError: One has not, in time; tells who has.
+        """
+        wait_until(
+            lambda: sorted({span["service"] for span in self.spans_of(trace_id)}),
+            lambda found: set(services) <= set(found),
+            Deadline(within),
+            f"the trace {trace_id} to go through {', '.join(services)}",
+        )
+        return only_trace(self.spans_of(trace_id))
 
     # Operations.
 

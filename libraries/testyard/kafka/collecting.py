@@ -341,8 +341,10 @@ class Collector:
 
     async def _note_positions(self) -> None:
         for partition in self._consumer.assignment():
-            if partition in self._next or self.reading.group:
-                self._next[partition] = await self._consumer.position(partition)
+            position = await self._consumer.position(partition)
+            # It also moves without a record: past a transaction's marker, or past what retention has dropped.
+            await self._check_gap(partition, position)
+            self._next[partition] = position
 
     async def _pause(self) -> None:
         self._consumer.pause(*self._consumer.assignment())

@@ -13,6 +13,7 @@ import httpx
 from testyard.core.json_client import trusted_certificates
 from testyard.lab.bridge.discovery.client import DiscoveryClient, NobodyPassesError
 from testyard.lab.bridge.settings import DiscoverySettings
+from testyard.lab.bridge.tracing import NO_TRACING, Tracing
 
 
 class UnreachableError(Exception):
@@ -41,13 +42,23 @@ class ServiceCalls:
         service: Which one, as discovery names it.
         url: Where it is, if that is known.
         timeout: How long one call may take.
+        tracing: Says which trace each call belongs to.
     """
 
-    def __init__(self, discovery: DiscoverySettings, service: str, *, url: str | None, timeout: timedelta) -> None:
+    def __init__(
+        self,
+        discovery: DiscoverySettings,
+        service: str,
+        *,
+        url: str | None,
+        timeout: timedelta,
+        tracing: Tracing = NO_TRACING,
+    ) -> None:
         self._discovery = None if url is not None else DiscoveryClient(discovery)
         self._service = service
         self._url = url
         self._timeout = timeout
+        self._tracing = tracing
         # One connection each: what httpx does to share connections takes longer with every one that is open.
         self._clients: list[httpx.AsyncClient] = []
         self._idle: list[httpx.AsyncClient] = []
@@ -113,11 +124,14 @@ class ServiceCalls:
             self._idle.append(client)
 
     def _new_client(self) -> httpx.AsyncClient:
+        transport = self._tracing.http_transport(
+            trust_env=False, verify=trusted_certificates(), limits=httpx.Limits(max_connections=1)
+        )
         client = httpx.AsyncClient(
             timeout=self._timeout.total_seconds(),
             trust_env=False,
             verify=trusted_certificates(),
-            limits=httpx.Limits(max_connections=1),
+            transport=transport,
         )
         self._clients.append(client)
         return client

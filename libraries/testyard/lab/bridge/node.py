@@ -20,6 +20,7 @@ from testyard.lab.bridge.probing import Ask, Probe
 from testyard.lab.bridge.publisher import Publisher
 from testyard.lab.bridge.settings import Secrets, Settings
 from testyard.lab.bridge.tables import migrate, open_tables
+from testyard.lab.bridge.tracing import Tracing, new_tracing
 from testyard.lab.database import Pool, fetch
 
 VERSION: Final = "1.0.0"
@@ -37,6 +38,7 @@ class Node:
         pool: The tables.
         database_breaker: When nobody waits any more for the tables.
         publisher: Publishes the service's events.
+        tracing: Tells what the process's part of each trace is.
         breakers: All of its breakers, by name.
         degraded_for: Are asked why else the service is degraded.
         unhealthy_for: Are asked why it cannot do its work at all.
@@ -48,6 +50,7 @@ class Node:
     pool: Pool
     database_breaker: CircuitBreaker
     publisher: Publisher
+    tracing: Tracing
     breakers: dict[str, CircuitBreaker] = field(default_factory=dict)
     _probing: list[asyncio.Task[None]] = field(default_factory=list)
     degraded_for: list[Callable[[], list[str]]] = field(default_factory=list)
@@ -87,26 +90,42 @@ class Node:
             await asyncio.wait(pending, timeout=CANCELLED_AGAIN_AFTER.total_seconds())
 
 
+def tracing_of(service: str, settings: Settings) -> Tracing:
+    """The tracing of a new process of a service; says how the process is called.
+
+    Args:
+        service: Such as ``orchestrator``.
+        settings: Of all services.
+    """
+    instance = f"{service}-{socket.gethostname()}-{os.getpid()}-{secrets_module.token_hex(2)}"
+    return new_tracing(settings.tracing, service, instance, settings.environment)
+
+
 @asynccontextmanager
-async def open_node(service: str, settings: Settings, secrets: Secrets) -> AsyncIterator[Node]:
+async def open_node(tracing: Tracing, settings: Settings, secrets: Secrets) -> AsyncIterator[Node]:
     """Start what every service has: the tables are brought to this version, what waits is replayed.
 
     Args:
-        service: Which service.
+        tracing: Of the process, which it names.
         settings: Of all services.
         secrets: Of all services.
 
     Raises:
         DatabaseUnavailableError: The database is away.
     """
-    instance = f"{service}-{socket.gethostname()}-{os.getpid()}-{secrets_module.token_hex(2)}"
+    service, instance = tracing.service, tracing.instance
     url = secrets.database_url.get_secret_value()
     await migrate(url)
     async with open_tables(url, settings.database, instance) as pool:
         breaker = CircuitBreaker("database", settings.database.breaker)
         outbox = Outbox(pool, breaker, service, settings.outbox_directory)
-        async with Publisher(settings, service, instance, outbox, signing_key=secrets.signing_key) as publisher:
-            node = Node(service, instance, settings, pool, breaker, publisher)
+        async with (
+            tracing,
+            Publisher(
+                settings, service, instance, outbox, signing_key=secrets.signing_key, tracing=tracing
+            ) as publisher,
+        ):
+            node = Node(service, instance, settings, pool, breaker, publisher, tracing)
             node.new_breaker(breaker)
             node.new_breaker(publisher.breaker)
             node.keep_probing(breaker, lambda: fetch(pool, "SELECT 1"))

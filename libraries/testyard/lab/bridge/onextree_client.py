@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from testyard.lab.bridge.calls import RefusalError, ServiceCalls, UnreachableError
 from testyard.lab.bridge.discovery.services import ONEXTREE
 from testyard.lab.bridge.settings import Settings
+from testyard.lab.bridge.tracing import NO_TRACING, Tracing
 from testyard.lab.waiting import Backoff, elapse
 
 RETRIES: Final = 3
@@ -173,6 +174,7 @@ class OnextreeClient:
         timeout: How long one attempt may take; that of the orchestrator when not given.
         retries: How often it is asked again when it does not answer, or cannot work.
         headers: Says what every request carries along: the trace it belongs to.
+        tracing: Says which trace each call belongs to.
 
     Example:
         >>> async with OnextreeClient(settings) as onextree:
@@ -189,9 +191,10 @@ class OnextreeClient:
         timeout: timedelta | None = None,
         retries: int = RETRIES,
         headers: Callable[[], Mapping[str, str]] = dict,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         timeout = timeout or settings.orchestrator.onextree_timeout
-        self._calls = ServiceCalls(settings.discovery, ONEXTREE, url=url, timeout=timeout)
+        self._calls = ServiceCalls(settings.discovery, ONEXTREE, url=url, timeout=timeout, tracing=tracing)
         self._retries = retries
         self._headers = headers
         self._cache: TTLCache[tuple[str, bool, bool], Intelligence] = TTLCache(

@@ -15,7 +15,7 @@ What may be published twice, always under one event id, by which everyone who st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from types import TracebackType
@@ -35,6 +35,7 @@ from testyard.lab.bridge.probing import Probe
 from testyard.lab.bridge.replay import Replay
 from testyard.lab.bridge.settings import Settings
 from testyard.lab.bridge.topics import Route
+from testyard.lab.bridge.tracing import NO_TRACING, Tracing
 
 
 class Delivery(Enum):
@@ -42,11 +43,6 @@ class Delivery(Enum):
 
     SENT = "sent"
     WAITING = "waiting"
-
-
-def no_headers() -> Headers:
-    """The headers of a record that belongs to no trace."""
-    return ()
 
 
 class Publisher:
@@ -58,7 +54,7 @@ class Publisher:
         instance: Which process of it.
         outbox: Where events wait.
         signing_key: Signs the envelopes; None: they are not signed.
-        headers: Says what every record carries along: the trace it belongs to.
+        tracing: Says which trace every record belongs to.
 
     Example:
         >>> async with Publisher(settings, "orchestrator", "orchestrator-1", outbox) as publisher:
@@ -73,7 +69,7 @@ class Publisher:
         outbox: Outbox,
         *,
         signing_key: SigningKey | None = None,
-        headers: Callable[[], Headers] = no_headers,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self.breaker = CircuitBreaker("event-bus", settings.bus.breaker)
         self.outbox = outbox
@@ -81,7 +77,7 @@ class Publisher:
         self._service = service
         self._instance = instance
         self._signing_key = signing_key
-        self._headers = headers
+        self._tracing = tracing
         self._bus = Bus(settings.bootstrap_servers, instance, settings.bus)
         self._replay = Replay(outbox, self._bus, self.breaker, settings.bus)
         self._replaying: asyncio.Task[None] | None = None
@@ -213,13 +209,15 @@ class Publisher:
             KafkaError: It can never be published, as it is too large.
             OSError: Nothing can take it.
         """
-        key, value, headers = envelope.key, envelope.to_bytes(), self._headers()
-        refuse_too_large(key, value, headers)
-        # Two events of one key that are under way at once could overtake each other when the first one fails.
-        in_order = self._in_order.setdefault(key, asyncio.Lock())
-        with self._one_under_way():
-            async with in_order:
-                return await self._send_or_keep(topic, key, value, headers)
+        key, value = envelope.key, envelope.to_bytes()
+        with self._tracing.producer_span(topic, key):
+            headers = self._tracing.inject_headers()
+            refuse_too_large(key, value, headers)
+            # Two events of one key that are under way at once could overtake each other when the first one fails.
+            in_order = self._in_order.setdefault(key, asyncio.Lock())
+            with self._one_under_way():
+                async with in_order:
+                    return await self._send_or_keep(topic, key, value, headers)
 
     async def _send_or_keep(self, topic: str, key: str, value: bytes, headers: Headers) -> Delivery:
         unanswered: Answer | None = None

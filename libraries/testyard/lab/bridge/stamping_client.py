@@ -18,6 +18,7 @@ from testyard.lab.bridge.calls import RefusalError, ServiceCalls, UnreachableErr
 from testyard.lab.bridge.discovery.services import STAMPING
 from testyard.lab.bridge.events import FILE_HASH_PATTERN
 from testyard.lab.bridge.settings import Settings
+from testyard.lab.bridge.tracing import NO_TRACING, Tracing
 
 PREFIX: Final = "/api/v1/metadata-stamping"
 
@@ -104,6 +105,7 @@ class StampingClient:
         url: Where it is, if that is known.
         timeout: How long a call may take; that of the orchestrator when not given.
         headers: Says what every request carries along: the trace it belongs to.
+        tracing: Says which trace each call belongs to.
 
     Example:
         >>> async with StampingClient(settings) as stamping:
@@ -117,9 +119,10 @@ class StampingClient:
         url: str | None = None,
         timeout: timedelta | None = None,
         headers: Callable[[], Mapping[str, str]] = dict,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         timeout = timeout or settings.orchestrator.stamping_timeout
-        self._calls = ServiceCalls(settings.discovery, STAMPING, url=url, timeout=timeout)
+        self._calls = ServiceCalls(settings.discovery, STAMPING, url=url, timeout=timeout, tracing=tracing)
         self._headers = headers
 
     async def __aenter__(self) -> Self:

@@ -39,6 +39,7 @@ from testyard.lab.fork_server.client import ForkServer
 from testyard.lab.lifetime import Startable
 from testyard.lab.servers.consul import ConsulDouble
 from testyard.lab.servers.fault_proxy import FaultProxy
+from testyard.lab.servers.otlp import OtlpReceiver
 from testyard.lab.servers.postgresql import PostgresqlServer, ShutdownMode
 from testyard.lab.servers.provision import Breakable, Kafka, start_kafka
 from testyard.lab.supervisor.bridge_service import BridgeService
@@ -49,6 +50,7 @@ from testyard.lab.supervisor.second_region import SecondRegion
 LOOPBACK = "127.0.0.1"
 PARTITIONS = 3
 DEAD_LETTER_PARTITIONS = 1
+KEPT_SPANS = 10_000
 
 EMPTY_EVERYTHING = """
     TRUNCATE workflow_executions, workflow_steps, workflow_steps_waiting, fsm_transitions, bridge_states,
@@ -78,6 +80,7 @@ class EventBusLab(Startable):
         modules: The module that is started for each service.
         environment_of_run: Where the suites run: says which Kafka is taken.
         with_consul: Whether services find each other by Consul.
+        with_traces: Whether the services keep traces, and send them to the lab's collector.
         partitions: Of each topic.
         breakable: Whether the services reach PostgreSQL through a proxy.
         overrides: Settings that differ from those of the lab.
@@ -85,6 +88,7 @@ class EventBusLab(Startable):
 
     environment_of_run: Environment = Environment.EMBEDDED
     with_consul: bool = False
+    with_traces: bool = False
     partitions: int = PARTITIONS
     breakable: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -95,6 +99,7 @@ class EventBusLab(Startable):
         self.postgresql = PostgresqlServer(durable=False)
         self.environment = ""
         self.consul = ConsulDouble()
+        self.collector = OtlpReceiver()
         self._kafka: Kafka | None = None
         self._directory = new_directory()
         self._running: dict[BridgeService, _Running] = {}
@@ -121,6 +126,8 @@ class EventBusLab(Startable):
             self._kafka = start_kafka(self.environment_of_run)
             if self.with_consul:
                 self.consul.start()
+            if self.with_traces:
+                self.collector.start()
             self.postgresql.start(within)
             self._start_services(deadline)
         except BaseException:
@@ -191,6 +198,7 @@ class EventBusLab(Startable):
             self._forks.stop()
         self.postgresql.stop()
         self.consul.stop()
+        self.collector.stop()
         if self._kafka is not None:
             self._kafka.stop()
             self._kafka = None
@@ -252,6 +260,7 @@ class EventBusLab(Startable):
         return {
             **shorter,
             "environment": self.environment,
+            "tracing": {"otlp": self.collector.url, "keep": KEPT_SPANS} if self.with_traces else {},
             "bootstrap_servers": self.kafka.bootstrap_servers,
             "outbox_directory": str(self._outbox),
             "discovery": {

@@ -23,6 +23,7 @@ from testyard.lab.bridge.adapter.reading import Reader
 from testyard.lab.bridge.adapter.store import Store
 from testyard.lab.bridge.outage import Outage
 from testyard.lab.bridge.settings import ConsumerSettings, Settings
+from testyard.lab.bridge.tracing import NO_TRACING, Tracing
 from testyard.lab.waiting import Backoff, elapse, happens
 
 # A database that is away must not make a member leave its group.
@@ -44,6 +45,7 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         store: Takes events.
         dead_letters: Takes what is none.
         figures: Counts.
+        tracing: Says which traces records belong to.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         store: Store,
         dead_letters: DeadLetters,
         figures: Figures,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self._consumer = consumer
+        self._tracing = tracing
         self._settings = settings
         self._store = store
         self._dead_letters = dead_letters
@@ -137,7 +141,8 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             self._settle()
 
     async def _settle_batch(self, batch: Batch, assignment: int) -> None:
-        refused = await self._store.store(batch.events)
+        with self._tracing.consumer_spans([event.record for event in batch.events], self._settings.group):
+            refused = await self._store.store(batch.events)
         letters = batch.letters + [
             DeadLetter(it.event.record, ErrorType.DATABASE_OPERATION_FAILED, it.reason, it.retries)
             for it in refused

@@ -99,6 +99,7 @@ class Adapter:
                 store=self._store,
                 dead_letters=self._dead_letters,
                 figures=self.figures,
+                tracing=self._node.tracing,
             )
             await self.consumption.run()
         finally:

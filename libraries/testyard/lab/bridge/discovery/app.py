@@ -15,8 +15,9 @@ from testyard.core.json_client import trusted_certificates
 from testyard.lab.bridge.discovery.client import DiscoveryClient, NobodyPassesError
 from testyard.lab.bridge.discovery.registry import Registry
 from testyard.lab.bridge.discovery.services import Registration
-from testyard.lab.bridge.node import VERSION, open_node, operations
+from testyard.lab.bridge.node import VERSION, open_node, operations, tracing_of
 from testyard.lab.bridge.settings import Secrets, Settings
+from testyard.lab.bridge.tracing import traces_router
 
 SERVICE: Final = "discovery"
 
@@ -85,10 +86,12 @@ def create_app(settings: Settings, secrets: Secrets) -> FastAPI:
         secrets: Of all services.
     """
 
+    tracing = tracing_of(SERVICE, settings)
+
     @asynccontextmanager
     async def lifespan(application: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            node = await stack.enter_async_context(open_node(SERVICE, settings, secrets))
+            node = await stack.enter_async_context(open_node(tracing, settings, secrets))
             discovery = await stack.enter_async_context(DiscoveryClient(settings.discovery))
             node.new_breaker(discovery.breaker)
             timeout = settings.discovery.timeout.total_seconds()
@@ -105,8 +108,13 @@ def create_app(settings: Settings, secrets: Secrets) -> FastAPI:
             yield
 
     application = FastAPI(
-        title="Discovery", version=VERSION, summary="Tells where services are.", lifespan=lifespan
+        title="Discovery",
+        version=VERSION,
+        summary="Tells where services are.",
+        lifespan=lifespan,
+        telemetry=tracing.telemetry,
     )
     application.include_router(router)
     application.include_router(operations)
+    application.include_router(traces_router(tracing))
     return application

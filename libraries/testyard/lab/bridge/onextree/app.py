@@ -18,10 +18,11 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, FastAPI, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from testyard.lab.bridge.node import VERSION
+from testyard.lab.bridge.node import VERSION, tracing_of
 from testyard.lab.bridge.onextree.analysis import analyse
 from testyard.lab.bridge.onextree.tree import MEGABYTE, QueryType, Tree, TreeError, read_tree
 from testyard.lab.bridge.settings import Settings
+from testyard.lab.bridge.tracing import traces_router
 
 SERVICE: Final = "onextree"
 LONGEST_CONTEXT: Final = 4 * 1024 * 1024
@@ -187,13 +188,21 @@ def create_app(settings: Settings) -> FastAPI:
         settings: Of all services.
     """
 
+    tracing = tracing_of(SERVICE, settings)
+
     @asynccontextmanager
     async def lifespan(application: FastAPI) -> AsyncIterator[None]:
         application.state.onextree = Onextree(settings)
-        yield
+        async with tracing:
+            yield
 
     application = FastAPI(
-        title="OnexTree", version=VERSION, summary="Knows the files of a project.", lifespan=lifespan
+        title="OnexTree",
+        version=VERSION,
+        summary="Knows the files of a project.",
+        lifespan=lifespan,
+        telemetry=tracing.telemetry,
     )
     application.include_router(router)
+    application.include_router(traces_router(tracing))
     return application

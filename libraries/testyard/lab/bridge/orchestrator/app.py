@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from testyard.lab.bridge.breaker import CircuitOpenError
 from testyard.lab.bridge.bus import REFUSED
 from testyard.lab.bridge.ending import end_tasks
-from testyard.lab.bridge.node import VERSION, node_of, open_node, operations
+from testyard.lab.bridge.node import VERSION, node_of, open_node, operations, tracing_of
 from testyard.lab.bridge.onextree_client import OnextreeClient
 from testyard.lab.bridge.orchestrator import bus_api
 from testyard.lab.bridge.orchestrator.engine import Orchestrator, StoppingError
@@ -27,6 +27,7 @@ from testyard.lab.bridge.orchestrator.workflow import Workflow, WorkflowRequest
 from testyard.lab.bridge.settings import Secrets, Settings
 from testyard.lab.bridge.stamping_client import StampingClient
 from testyard.lab.bridge.topics import Route
+from testyard.lab.bridge.tracing import traces_router
 from testyard.lab.database import DatabaseUnavailableError
 
 SERVICE: Final = "orchestrator"
@@ -137,12 +138,16 @@ def create_app(settings: Settings, secrets: Secrets) -> FastAPI:
         secrets: Of all services.
     """
 
+    tracing = tracing_of(SERVICE, settings)
+
     @asynccontextmanager
     async def lifespan(application: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            node = await stack.enter_async_context(open_node(SERVICE, settings, secrets))
-            stamping = await stack.enter_async_context(StampingClient(settings))
-            onextree = await stack.enter_async_context(OnextreeClient(settings, retries=ONEXTREE_RETRIES))
+            node = await stack.enter_async_context(open_node(tracing, settings, secrets))
+            stamping = await stack.enter_async_context(StampingClient(settings, tracing=tracing))
+            onextree = await stack.enter_async_context(
+                OnextreeClient(settings, retries=ONEXTREE_RETRIES, tracing=tracing)
+            )
             orchestrator = Orchestrator(node, Services(node, stamping, onextree))
             stack.push_async_callback(orchestrator.stop)
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
@@ -152,8 +157,8 @@ def create_app(settings: Settings, secrets: Secrets) -> FastAPI:
             application.state.orchestrator = orchestrator
             yield
 
-    application = FastAPI(title="Orchestrator", version=VERSION, lifespan=lifespan)
-    for each in (router, bus_api.router, metrics_router, operations):
+    application = FastAPI(title="Orchestrator", version=VERSION, lifespan=lifespan, telemetry=tracing.telemetry)
+    for each in (router, bus_api.router, metrics_router, operations, traces_router(tracing)):
         application.include_router(each)
     application.add_exception_handler(RequestValidationError, _say_what_is_wrong)
     return application

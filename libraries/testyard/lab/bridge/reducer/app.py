@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request
 
-from testyard.lab.bridge.node import VERSION, open_node, operations
+from testyard.lab.bridge.node import VERSION, open_node, operations, tracing_of
 from testyard.lab.bridge.reducer.service import Reducer
 from testyard.lab.bridge.settings import Secrets, Settings
+from testyard.lab.bridge.tracing import traces_router
 
 SERVICE: Final = "reducer"
 
@@ -32,15 +33,17 @@ def create_app(settings: Settings, secrets: Secrets) -> FastAPI:
         secrets: Of all services.
     """
 
+    tracing = tracing_of(SERVICE, settings)
+
     @asynccontextmanager
     async def lifespan(application: FastAPI) -> AsyncIterator[None]:
-        async with open_node(SERVICE, settings, secrets) as node:
+        async with open_node(tracing, settings, secrets) as node:
             reducer = Reducer(node, secrets.signing_key)
             application.state.node, application.state.reducer = node, reducer
             async with reducer.running():
                 yield
 
-    application = FastAPI(title="Reducer", version=VERSION, lifespan=lifespan)
-    for each in (router, operations):
+    application = FastAPI(title="Reducer", version=VERSION, lifespan=lifespan, telemetry=tracing.telemetry)
+    for each in (router, operations, traces_router(tracing)):
         application.include_router(each)
     return application

@@ -152,16 +152,19 @@ class Reducer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
     async def _reduce(self, consumer: AIOKafkaConsumer, batch: Batch) -> None:
         read = [self._read(self._routes[it.topic], record) for it, records in batch.items() for record in records]
         ends = {it: records[-1].offset + 1 for it, records in batch.items()}
-        totals = await self._persist(
-            [it for it in read if it is not None], {(it.topic, it.partition): end for it, end in ends.items()}
-        )
+        records = [record for some in batch.values() for record in some]
+        with self._node.tracing.consumer_spans(records, self._settings.group):
+            await self._persist_and_tell(read, {(it.topic, it.partition): end for it, end in ends.items()})
+        # Only for those who look at the group's lag: the tables say where to go on.
+        with suppress(KafkaError):
+            await consumer.commit(ends)
+
+    async def _persist_and_tell(self, read: Sequence[Execution | None], offsets: Offsets) -> None:
+        totals = await self._persist([it for it in read if it is not None], offsets)
         self.counts["events"] += len(read)
         self.counts["workflows"] += sum(total.workflows for total in totals)
         for total in totals:
             await self._tell(total)
-        # Only for those who look at the group's lag: the tables say where to go on.
-        with suppress(KafkaError):
-            await consumer.commit(ends)
 
     def _read(self, route: Route, record: ConsumerRecord) -> Execution | None:
         try:

@@ -8,7 +8,7 @@ from typing import Final
 
 from fastapi import FastAPI
 
-from testyard.lab.bridge.node import VERSION, open_node, operations
+from testyard.lab.bridge.node import VERSION, open_node, operations, tracing_of
 from testyard.lab.bridge.settings import Secrets, Settings
 from testyard.lab.bridge.stamping import problems
 from testyard.lab.bridge.stamping.gate import Gate
@@ -17,6 +17,7 @@ from testyard.lab.bridge.stamping.limits import RateLimits
 from testyard.lab.bridge.stamping.metrics import Metrics
 from testyard.lab.bridge.stamping.routes import router
 from testyard.lab.bridge.stamping.service import Stamping
+from testyard.lab.bridge.tracing import traces_router
 
 SERVICE: Final = "metadata-stamping"
 
@@ -37,10 +38,12 @@ def create_app(settings: Settings, secrets: Secrets) -> FastAPI:
         ...     await serve(application)
     """
 
+    tracing = tracing_of(SERVICE, settings)
+
     @asynccontextmanager
     async def lifespan(application: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            node = await stack.enter_async_context(open_node(SERVICE, settings, secrets))
+            node = await stack.enter_async_context(open_node(tracing, settings, secrets))
             stamping = Stamping(node, stack.enter_context(Hasher(settings.stamping.hash_threads)))
             stack.push_async_callback(stamping.table.close)
             application.state.node = node
@@ -52,10 +55,12 @@ def create_app(settings: Settings, secrets: Secrets) -> FastAPI:
         version=VERSION,
         summary="Hashes files by BLAKE3, stamps them, and finds stamps again.",
         lifespan=lifespan,
+        telemetry=tracing.telemetry,
     )
     application.state.metrics = Metrics()
     application.include_router(router)
     application.include_router(operations)
+    application.include_router(traces_router(tracing))
     application.add_middleware(
         Gate, settings=settings.stamping, limits=RateLimits(), metrics=application.state.metrics
     )
