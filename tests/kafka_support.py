@@ -31,8 +31,12 @@ def do(work: Coroutine[Any, Any, Result]) -> Result:
 @asynccontextmanager
 async def producer_of(bootstrap_servers: str, **options: Any) -> AsyncIterator[AIOKafkaProducer]:
     """A producer that is stopped at the end."""
-    async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers, **options) as producer:
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers, **options)
+    try:
+        await producer.start()
         yield producer
+    finally:
+        await producer.stop()
 
 
 @asynccontextmanager

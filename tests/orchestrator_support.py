@@ -52,7 +52,7 @@ from testyard.lab.servers.fault_proxy import FaultProxy
 from testyard.lab.servers.kafka_mock import MockKafka
 
 NAMESPACE = "omninode.services.metadata"
-STARTED_AT = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
+STARTED_AT = datetime(2024, 11, 4, 9, 30, tzinfo=UTC)
 KEY = "the lab's signing key"
 
 Told = tuple[Route, Envelope]

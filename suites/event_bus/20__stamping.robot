@@ -88,6 +88,7 @@ Several Files Are Stamped Together
     ${batch}    Stamp Files Together    ${files}
     Should Be Equal    ${batch}[successful]    ${10}
     Should Be True    $batch['took'].total_seconds() < 0.5
-    Stamping Should Be Refused    EMPTY_BATCH_REQUEST    Stamp Files Together    ${{[]}}
+    VAR    @{nothing}
+    Stamping Should Be Refused    EMPTY_BATCH_REQUEST    Stamp Files Together    ${nothing}
     Stamping Should Be Refused    INVALID_HASH_FORMAT    Find Stamp    no-hash
     Stamping Should Be Refused    STAMP_NOT_FOUND    Find Stamp    ${BLAKE3}[nobody]

@@ -16,7 +16,7 @@ from aiokafka.errors import (
     KafkaError,
     OffsetOutOfRangeError,
 )
-from kafka_support import consumer_of, do, producer_of, quiet_client, read
+from kafka_support import consumer_of, do, eventually, producer_of, quiet_client, read
 from testyard.lab.servers.kafka_mock import (
     AUTO_CREATED_PARTITIONS,
     PARTITION_BATCHES,

@@ -5,7 +5,7 @@ import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -113,14 +113,19 @@ async def test_an_orchestrator_that_ends_leaves_its_work_to_the_next_one(around:
         ):
             answer = await asyncio.to_thread(client.post, f"{WORKFLOWS}/batch", json=files(100, namespace))
             assert answer.status_code == 202
-            deadline = Deadline(timedelta(seconds=5))
+            body = {"content": "# Waited for", "file_path": "x.md", "namespace": namespace}
+            waiting = asyncio.create_task(asyncio.to_thread(client.post, WORKFLOWS, json=body))
+            await until(lambda: client.get("/metrics").json()["accepted"] == 101, "it waits")
+            # Who waits for an answer is waited for, but not for as long as a workflow may take.
+            deadline = Deadline(timedelta(seconds=10))
             service.process.terminate()
             await asyncio.to_thread(service.process.wait, 20)
             assert not deadline.expired, deadline.elapsed
             assert service.process.returncode == 0
+            await asyncio.wait([waiting])
         lab.stamping.heal()
         lab.stamping.cut()
-        await until(lambda: states(around, namespace) == {"COMPLETED": 100}, "all have completed")
+        await until(lambda: states(around, namespace) == {"COMPLETED": 101}, "all have completed")
 
 
 async def test_more_than_can_be_read_at_once_is_found(
@@ -130,11 +135,13 @@ async def test_more_than_can_be_read_at_once_is_found(
     async with opened(lab_settings(around.kafka.bootstrap_servers, tmp_path), around.url, "orchestrator") as node:
         unfinished = [Story() for _ in range(30)]
         own, elsewhere, ended = execution(Story().start()), execution(Story().start()), Story()
+        soon = datetime.now(UTC) + timedelta(minutes=5)
+        later = execution(Story().start(started_at=soon))
         own.metadata["instance"] = node.instance
         elsewhere.metadata["environment"] = "staging"
         others = [execution(Story().start(request={"path": "x"})) for _ in range(20)]
         unread = [execution(Story().transition()) for _ in range(5)]
-        executions = [execution(it.start()) for it in unfinished] + [own, elsewhere] + others + unread
+        executions = [execution(it.start()) for it in unfinished] + [own, elsewhere, later] + others + unread
         executions.append(execution(ended.start()).joined_with(execution(ended.end())))
         await persist(node.pool, ENVIRONMENT, executions, {})
         found = await stored.Unfinished(node).find()

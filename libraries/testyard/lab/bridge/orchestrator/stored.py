@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -29,12 +29,19 @@ BY_CORRELATION: Final = (
 
 UNFINISHED: Final = f"""
     SELECT {COLUMNS} FROM workflow_executions
-    WHERE current_state IN ('PENDING', 'PROCESSING') AND metadata ->> 'environment' = %(environment)s
+    WHERE current_state IN ('PENDING', 'PROCESSING')
+        AND started_at < greatest(%(start)s, clock_timestamp() - %(old)s)
+        AND metadata ->> 'environment' = %(environment)s
         AND metadata ->> 'instance' <> %(instance)s AND metadata ? 'request'
         AND (started_at, id) > (%(after)s, %(after_id)s)
     ORDER BY started_at, id LIMIT %(limit)s"""
 
 MOST_AT_ONCE: Final = 1000
+
+CLOCKS_DIFFER_BY: Final = timedelta(seconds=5)
+"""How much later than its own start an instance may think that an earlier one has taken a workflow on."""
+OLD: Final = timedelta(minutes=1)
+"""From this age on workflows are looked at whoever's they seem to be: a clock may have been set back."""
 
 _AWAY: Final = (*DATABASE_TROUBLE, CircuitOpenError)
 _FIRST: Final = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
@@ -72,7 +79,8 @@ class Unfinished:
     """Finds workflows that an earlier process has left unfinished.
 
     There is one orchestrator in an environment; a workflow that another instance has taken on belongs to one that
-    has ended.
+    has ended. Those that were taken on after this one's start are its own, and there may be thousands in flight:
+    they are not even looked at.
 
     Args:
         node: The orchestrator's.
@@ -80,6 +88,7 @@ class Unfinished:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._start = datetime.now(UTC) + CLOCKS_DIFFER_BY
         self._not_understood = 0
 
     async def find(self) -> list[Workflow]:
@@ -103,6 +112,8 @@ class Unfinished:
         wanted = {
             "environment": self._node.settings.environment,
             "instance": self._node.instance,
+            "start": self._start,
+            "old": OLD,
             "after": after[0],
             "after_id": after[1],
             "limit": MOST_AT_ONCE,
