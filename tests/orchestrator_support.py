@@ -32,7 +32,7 @@ from pydantic import BaseModel
 from testyard.lab.bridge.discovery.services import ONEXTREE, STAMPING
 from testyard.lab.bridge.envelope import Envelope, SecurityContext, SigningKey
 from testyard.lab.bridge.events import StateTransition, WorkflowEnded, WorkflowStarted, WorkflowState
-from testyard.lab.bridge.node import Node, open_node
+from testyard.lab.bridge.node import Node, open_node, tracing_of
 from testyard.lab.bridge.onextree.app import create_app as create_onextree
 from testyard.lab.bridge.orchestrator.app import create_app as create_orchestrator
 from testyard.lab.bridge.orchestrator.engine import Orchestrator
@@ -174,7 +174,7 @@ async def tell(node: Node, *events: Told) -> None:
 @asynccontextmanager
 async def opened(settings: Settings, url: str, service: str = "reducer") -> AsyncIterator[Node]:
     """What every service has."""
-    async with open_node(service, settings, secrets_of(url)) as node:
+    async with open_node(tracing_of(service, settings), settings, secrets_of(url)) as node:
         yield node
 
 

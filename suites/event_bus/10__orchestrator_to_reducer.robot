@@ -1,6 +1,6 @@
 *** Settings ***
-Documentation     A workflow is taken on, told on the bus, reduced, and ends as a row. If this breaks, nothing that the
-...               services do can be found afterwards.
+Documentation     A workflow is taken on, told on the bus, reduced, and ends as a row. If this breaks, nothing that
+...               the services do can be found afterwards.
 
 Resource          ../../resources/event_bus.resource
 
@@ -64,9 +64,7 @@ A Workflow That Fails Says So Everywhere
     [Documentation]    BUS-1.5: an empty file cannot be stamped: the answer, the bus and the row give the same reason.
     [Tags]    BUS-1.5
     The Bus Is Watched    WORKFLOW_FAILED
-    GROUP    When a workflow is given an empty file
-        ${workflow}    Run Workflow    content=${EMPTY}    namespace=failing
-    END
+    ${workflow}    Run Workflow    content=${EMPTY}    namespace=failing
     GROUP    Then it has failed, with its reason
         Should Be Equal    ${workflow}[error_message]    validation: the file is empty
         ${row}    The Row Of Workflow Should Be    ${workflow}    FAILED

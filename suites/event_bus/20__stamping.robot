@@ -1,6 +1,6 @@
 *** Settings ***
-Documentation     Files are hashed, stamped, and found again by their hash. If this breaks, nobody can tell whether a file
-...               is the one that was stamped.
+Documentation     Files are hashed, stamped, and found again by their hash. If this breaks, nobody can tell whether a
+...               file is the one that was stamped.
 
 Resource          ../../resources/event_bus_stamping.resource
 
@@ -19,9 +19,7 @@ A File Is Stamped, Told And Stored
     [Tags]    BUS-2.1
     The Bus Is Watched    METADATA_STAMPED
     ${files}    Make Files    1    seed=21
-    GROUP    When a file is stamped
-        ${stamp}    Stamp File    ${files}[0]
-    END
+    ${stamp}    Stamp File    ${files}[0]
     GROUP    Then the bus, the table and a query tell the same
         The Stamp Should Be Told    ${stamp}
         The Stamp Should Be Stored    ${stamp}    ${files}[0]
@@ -71,9 +69,7 @@ A Stamp Says What It Is Of
     [Documentation]    BUS-2.6: O.N.E. v0.1: fields, namespaces, and that a changed file no longer fits its stamp.
     [Tags]    BUS-2.6
     ${files}    Make Files    1    size=1000    seed=26
-    GROUP    When a file is stamped in a namespace
-        ${stamp}    Stamp File    ${files}[0]    namespace=acme.documents
-    END
+    ${stamp}    Stamp File    ${files}[0]    namespace=acme.documents
     GROUP    Then the stamp follows O.N.E. v0.1, and guards the file
         The Stamp Should Follow The Protocol    ${stamp}    acme.documents
         The Stamp Should Be Found Only In    ${stamp}    acme.documents
@@ -88,7 +84,6 @@ Several Files Are Stamped Together
     ${batch}    Stamp Files Together    ${files}
     Should Be Equal    ${batch}[successful]    ${10}
     Should Be True    $batch['took'].total_seconds() < 0.5
-    VAR    @{nothing}
-    Stamping Should Be Refused    EMPTY_BATCH_REQUEST    Stamp Files Together    ${nothing}
+    Stamping Should Be Refused    EMPTY_BATCH_REQUEST    Stamp Files Together    ${NO_FILES}
     Stamping Should Be Refused    INVALID_HASH_FORMAT    Find Stamp    no-hash
     Stamping Should Be Refused    STAMP_NOT_FOUND    Find Stamp    ${BLAKE3}[nobody]

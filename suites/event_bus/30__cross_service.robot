@@ -1,6 +1,6 @@
 *** Settings ***
-Documentation     Workflows ask OnexTree and stamping, which Consul finds. If this breaks, one service that does not answer
-...               takes the others along.
+Documentation     Workflows ask OnexTree and stamping, which Consul finds. If this breaks, one service that does not
+...               answer takes the others along.
 
 Resource          ../../resources/event_bus_intelligence.resource
 
@@ -16,7 +16,8 @@ Name              Cross Service
 
 *** Test Cases ***
 Intelligence Becomes Part Of The Result
-    [Documentation]    BUS-3.1 onextree_intelligence_integration_complete_flow: OnexTree is asked, and what it says is kept.
+    [Documentation]    BUS-3.1 onextree_intelligence_integration_complete_flow: OnexTree is asked, and what it says is
+    ...    kept.
     [Tags]    BUS-3.1
     ${workflow}    Run Workflow    content=${ABOUT_SECURITY}    intelligence=True
     The Workflow Should Have Intelligence    ${workflow}    security_analysis
@@ -57,7 +58,7 @@ OnexTree Is Protected By A Breaker
     [Tags]    BUS-3.5
     ${files}    Make Files    205    size=1000    seed=35
     Kill Service    ONEXTREE
-    ${first}    Run Workflows    ${files}[:5]    intelligence=True
+    Run Workflows    ${files}[:5]    intelligence=True
     Circuit Breaker Should Be    ORCHESTRATOR    onextree    open
     ${others}    Run Workflows    ${files}[5:]    intelligence=True
     The Workflow Should Have Done Without Intelligence    ${others}[-1]

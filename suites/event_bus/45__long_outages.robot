@@ -1,6 +1,6 @@
 *** Settings ***
-Documentation     Kafka is away for seconds, the database too, and answers come late. If this breaks, the first long outage
-...               is the one that loses events.
+Documentation     Kafka is away for seconds, the database too, and answers come late. If this breaks, the first long
+...               outage is the one that loses events.
 
 Resource          ../../resources/event_bus_outages.resource
 

@@ -1,6 +1,6 @@
 *** Settings ***
-Documentation     What is published is stored: all of it, once, in order, and soon. If this breaks, the tables no longer tell
-...               what happened.
+Documentation     What is published is stored: all of it, once, in order, and soon. If this breaks, the tables no
+...               longer tell what happened.
 
 Resource          ../../resources/event_bus_adapter.resource
 
@@ -24,7 +24,8 @@ An Event Is Stored As It Was Published
     Should Be Equal    ${rows}[0][payload]    ${events}[0][payload]
 
 A Batch Is Stored
-    [Documentation]    BUS-5.2 batch_event_consumption_1000_plus: fifteen hundred events at once, a thousand a second or more.
+    [Documentation]    BUS-5.2 batch_event_consumption_1000_plus: fifteen hundred events at once, a thousand a second
+    ...    or more.
     [Tags]    BUS-5.2
     ${events}    Probes    1500
     Probes Are Published    ${events}
@@ -70,14 +71,12 @@ The Same Event Again Is Stored Once
 What Cannot Be Handled Is Set Aside
     [Documentation]    BUS-5.6 failed_event_dlq_routing: it is kept with all that is needed to mend it; others go on.
     [Tags]    BUS-5.6
-    ${topic}    Topic Of    STATE_TRANSITION
-    Collect Events    ${topic}.dlq
-    VAR    &{headers}    colour=blue
+    The Dead Letters Are Watched
     ${events}    Probes    10
     GROUP    When events cannot be understood
-        Publish Event    ${topic}    no json    key=first    headers=${headers}
-        Publish Event    ${topic}    {"no": "envelope"}    key=second    headers=${headers}
-        Publish Event    ${topic}    ${None}    key=third    headers=${headers}
+        What Is No Event Is Published    first    no json
+        What Is No Event Is Published    second    {"no": "envelope"}
+        What Is No Event Is Published    third    ${None}
         Probes Are Published    ${events}
     END
     GROUP    Then they are dead letters, and the others are stored
@@ -88,7 +87,8 @@ What Cannot Be Handled Is Set Aside
     END
 
 A Steady Flow Is Stored
-    [Documentation]    BUS-5.7 database_adapter_event_consumption_e2e: more than a thousand events a second, for seconds.
+    [Documentation]    BUS-5.7 database_adapter_event_consumption_e2e: more than a thousand events a second, for
+    ...    seconds.
     [Tags]    BUS-5.7
     ${topic}    Topic Of    STATE_TRANSITION
     ${events}    Probes    6000    keys=300
@@ -116,7 +116,8 @@ It Goes On Where It Had Stopped
     END
 
 Two Adapters Share The Work
-    [Documentation]    BUS-5.9: each has partitions of its own; one that ends leaves them to the other, and nothing is lost.
+    [Documentation]    BUS-5.9: each has partitions of its own; one that ends leaves them to the other, and nothing is
+    ...    lost.
     [Tags]    BUS-5.9    needs:faults    needs:kafka-rebalance
     ${events}    Probes    1200    keys=100
     GROUP    When a second adapter comes, and goes

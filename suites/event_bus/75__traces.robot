@@ -16,13 +16,9 @@ Name              Traces
 A Workflow Is One Trace Over All Services
     [Documentation]    BUS-F3: over requests and over the bus; kept by the services, and sent to a collector (OTLP).
     [Tags]    BUS-F3
-    GROUP    When a workflow asks OnexTree and stamping, and is told on the bus
-        ${caller}    Run Traced Workflow    intelligence=True
-    END
-    GROUP    Then all of them have their part in one trace, and the collector has it
-        ${trace}    Trace Should Go Through    ${caller}    orchestrator    onextree    metadata-stamping    reducer
-        ...    database-adapter
-        ${count}    Get Length    ${trace.spans}
-        ${spans}    Spans At The Collector    ${caller.trace_id}    at_least=${count}
-        Spans Should Be Those Of    ${spans}    ${trace}
-    END
+    ${caller}    Run Traced Workflow    intelligence=True
+    ${trace}    Trace Should Go Through    ${caller}    orchestrator    onextree    metadata-stamping    reducer
+    ...    database-adapter
+    ${count}    Get Length    ${trace.spans}
+    ${spans}    Spans At The Collector    ${caller.trace_id}    at_least=${count}
+    Spans Should Be Those Of    ${spans}    ${trace}

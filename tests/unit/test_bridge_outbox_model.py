@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -22,6 +22,14 @@ from hypothesis.stateful import (
 from publisher_support import Database, new_database, open_outbox
 from testyard.lab.bridge.outbox import Outbox
 from testyard.lab.database import Pool
+
+# Making a counterexample smaller would take minutes, and this one is small.
+FEW_STEPS = settings(
+    max_examples=25,
+    stateful_step_count=20,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
 
 
 class World:
@@ -154,6 +162,6 @@ def test_whatever_comes_and_goes_everything_comes_out_in_order(database_url):
 
     Run.world = world
     try:
-        run_state_machine_as_test(Run, settings=settings(max_examples=25, stateful_step_count=20, deadline=None))
+        run_state_machine_as_test(Run, settings=FEW_STEPS)
     finally:
         world.close()

@@ -269,13 +269,17 @@ async def test_trouble_with_the_outbox_is_told_and_does_not_end_the_replay(stage
     async def failing(limit: int) -> Any:
         nonlocal troubles
         troubles += 1
-        if troubles < 3:
+        if troubles < 10:
             raise OSError("no space left on device")
         return await oldest(limit)
 
     monkeypatch.setattr(publisher.outbox, "oldest", failing)
     await until(lambda: troubles >= 2, "it has tried again")
+    assert (
+        "the event bus: what waits cannot be published: OSError('no space left on device')" in publisher.trouble()
+    )
     stage.kafka.up()
     await replayed(publisher)
-    assert "cannot be published" in caplog.text
+    await until(lambda: publisher.trouble() == [], "it is over")
+    assert caplog.text.count("what waits cannot be published") == 1
     assert (await stage.arrived()).numbers == {0}

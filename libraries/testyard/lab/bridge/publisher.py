@@ -260,4 +260,6 @@ class Publisher:
             reasons.append(f"the event bus: circuit breaker {self.breaker.state.value}, {last.reason}")
         if len(self.outbox):
             reasons.append(f"the event bus: {len(self.outbox)} events wait in the outbox")
+        if self._replay.trouble is not None:
+            reasons.append(f"the event bus: {self._replay.trouble}")
         return reasons

@@ -77,11 +77,13 @@ class Replay:
     Attributes:
         published: How many were.
         settled: How many had been published after all: the bus had only not said so in time.
+        trouble: What keeps it from looking into the outbox; None when nothing does.
     """
 
     def __init__(self, outbox: Outbox, bus: Bus, breaker: CircuitBreaker, settings: BusSettings) -> None:
         self.published = 0
         self.settled = 0
+        self.trouble: str | None = None
         self._outbox = outbox
         self._bus = bus
         self._breaker = breaker
@@ -120,11 +122,15 @@ class Replay:
             while events := await self._outbox.oldest(self._settings.replay_batch):
                 if not await self._publish_all(events):
                     return self._settings.look_after
+            self.trouble = None
         except CircuitOpenError as problem:
+            self.trouble = None
             return min(max(problem.retry_after, SHORTEST_WAIT), self._settings.look_after)
-        except Exception:
-            # A disk that is full, a table that is not there: what waits is not lost, and somebody will mend it.
-            logger.exception("what waits in the outbox cannot be published")
+        except Exception as problem:
+            # A disk that is full, say: what waits is not lost, and somebody will mend it.
+            told, self.trouble = self.trouble, f"what waits cannot be published: {problem!r}"
+            if told != self.trouble:
+                logger.exception("the outbox: %s", self.trouble)
             return self._settings.look_after
         return self._settings.look_after if len(self._outbox) or not self._outbox.is_known else None
 
