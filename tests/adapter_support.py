@@ -21,7 +21,7 @@ from testyard.lab.bridge import events
 from testyard.lab.bridge.adapter.app import SERVICE
 from testyard.lab.bridge.adapter.service import Adapter
 from testyard.lab.bridge.envelope import Envelope, SecurityContext
-from testyard.lab.bridge.node import Node, open_node
+from testyard.lab.bridge.node import Node, open_node, tracing_of
 from testyard.lab.bridge.settings import Settings
 from testyard.lab.bridge.tables import migrate
 from testyard.lab.bridge.topics import Route, dead_letter_topic
@@ -194,7 +194,7 @@ async def running_adapter(
 ) -> AsyncIterator[RunningAdapter]:
     """Run an adapter in this process, without its HTTP interface."""
     secrets = secrets_of(database_url, signing_key)
-    async with open_node(SERVICE, settings, secrets) as node:
+    async with open_node(tracing_of(SERVICE, settings), settings, secrets) as node:
         adapter = Adapter(node, secrets.signing_key, more_topics)
         async with adapter.running():
             yield RunningAdapter(adapter, node)

@@ -43,10 +43,13 @@ async def producer_of(bootstrap_servers: str, **options: Any) -> AsyncIterator[A
 async def consumer_of(bootstrap_servers: str, *topics: str, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer that reads from the oldest event, commits only when told to, and is stopped at the end."""
     settings = {"auto_offset_reset": "earliest", "enable_auto_commit": False, "fetch_max_wait_ms": FETCH_WAIT_MS}
-    async with AIOKafkaConsumer(
-        *topics, bootstrap_servers=bootstrap_servers, **{**settings, **options}
-    ) as consumer:
+    consumer = AIOKafkaConsumer(*topics, bootstrap_servers=bootstrap_servers, **{**settings, **options})
+    # Stopped also when it is not let in.
+    try:
+        await consumer.start()
         yield consumer
+    finally:
+        await consumer.stop()
 
 
 async def read(consumer: AIOKafkaConsumer, count: int) -> list[ConsumerRecord[bytes, bytes]]:

@@ -17,7 +17,6 @@ from anyio.from_thread import start_blocking_portal
 from bridge_support import (
     BREAKER,
     ENVIRONMENT,
-    PATIENCE,
     Event,
     called_here,
     events_of,
@@ -66,6 +65,8 @@ REDUCER = ConsumerSettings(
 )
 
 
+# For what is a lot of work on a machine that is busy.
+LONG = timedelta(minutes=2)
 BUS = BusSettings(request_timeout=timedelta(seconds=5), breaker=BREAKER, look_after=timedelta(milliseconds=100))
 
 
@@ -311,7 +312,7 @@ async def events_about(
     kafka: MockKafka, correlation_ids: Collection[str], routes: Collection[Route], at_least: int
 ) -> list[Event]:
     """What is told of some workflows; waits until it is so much."""
-    async with asyncio.timeout(PATIENCE.total_seconds()):
+    async with asyncio.timeout(LONG.total_seconds()):
         while True:
             events = [it for route in routes for it in await events_of(kafka, route, 0)]
             own = [it for it in events if it.envelope.get("correlation_id") in correlation_ids]

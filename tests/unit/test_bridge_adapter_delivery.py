@@ -21,6 +21,8 @@ pytestmark = pytest.mark.anyio
 ROUTE = Route.STATE_TRANSITION
 TOPIC = ROUTE.topic(ENVIRONMENT)
 MODULE = "testyard.lab.bridge.adapter"
+# A process has to start, and the group to notice that the one before it has gone.
+PROCESS_PATIENCE = timedelta(seconds=60)
 
 
 @pytest.fixture
@@ -93,14 +95,14 @@ async def test_a_crash_between_storing_and_committing_loses_nothing_and_stores_n
     await bench.publish(ROUTE, *events[:20])
     bench.kafka.fail_next(Api.OFFSET_COMMIT, *[Failure.COORDINATOR_LOAD_IN_PROGRESS] * 10_000)
     with service_process(MODULE, bench.settings, bench.url, tmp_path) as service:
-        await until(lambda: bench.count("event_logs") == 20, "the events are stored")
+        await until(lambda: bench.count("event_logs") == 20, "the events are stored", PROCESS_PATIENCE)
         service.process.kill()
         service.process.wait()
     bench.kafka.fail_no_more(Api.OFFSET_COMMIT)
     assert set((await bench.committed(TOPIC)).values()) == {None}
     await bench.publish(ROUTE, *events[20:])
     with service_process(MODULE, bench.settings, bench.url, tmp_path) as service:
-        await until(lambda: bench.count("event_logs") == 40, "the events are stored")
+        await until(lambda: bench.count("event_logs") == 40, "the events are stored", PROCESS_PATIENCE)
         await bench.commits(TOPIC, 40)
         with JsonClient(service.url, headers={}, secret="", name="the adapter") as client:
             metrics = client.call("GET", "/metrics")
@@ -119,12 +121,14 @@ async def test_a_crash_under_load_loses_nothing(bench: Bench, tmp_path: Path):
     publishing = asyncio.create_task(publish())
     for least in (100, 600):
         with service_process(MODULE, bench.settings, bench.url, tmp_path) as service:
-            await until(lambda least=least: bench.count("event_logs") >= least, f"{least} events are stored")
+            await until(
+                lambda least=least: bench.count("event_logs") >= least, f"{least} are stored", PROCESS_PATIENCE
+            )
             service.process.kill()
             service.process.wait()
     await publishing
     with service_process(MODULE, bench.settings, bench.url, tmp_path):
-        await until(lambda: bench.count("event_logs") == len(events), "all events are stored")
+        await until(lambda: bench.count("event_logs") == len(events), "all events are stored", PROCESS_PATIENCE)
     assert bench.count("fsm_transitions") == 400
     assert bench.count("workflow_steps_waiting") == 800
 
@@ -149,7 +153,7 @@ async def test_at_its_end_it_stores_and_commits_what_is_in_flight(bench: Bench):
 async def test_terminating_it_stores_and_commits_what_was_read(bench: Bench, tmp_path: Path):
     await bench.publish(ROUTE, *(envelope_of(ROUTE) for _ in range(30)))
     with service_process(MODULE, bench.settings, bench.url, tmp_path) as service:
-        await until(lambda: bench.count("event_logs") > 0, "an event is stored")
+        await until(lambda: bench.count("event_logs") > 0, "an event is stored", PROCESS_PATIENCE)
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(5) == 0
     stored = bench.count("event_logs")

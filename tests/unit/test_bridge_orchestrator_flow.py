@@ -11,6 +11,7 @@ import pytest
 from blake3 import blake3
 from bridge_support import ENVIRONMENT, until
 from orchestrator_support import (
+    LONG,
     NAMESPACE,
     WORKFLOWS,
     Bench,
@@ -150,11 +151,11 @@ async def test_a_workflow_that_nobody_waits_for_is_answered_at_once(lab: Bench):
 
 async def test_a_thousand_workflows_are_taken_on_at_once(lab: Bench):
     files = [{"content": f"file {it}", "file_path": f"{it}.md", "namespace": "many"} for it in range(1000)]
-    answer = await lab.client.post(f"{WORKFLOWS}/batch", json={"workflows": files}, timeout=60)
+    answer = await lab.client.post(f"{WORKFLOWS}/batch", json={"workflows": files}, timeout=120)
     assert answer.status_code == 202
     accepted = answer.json()["workflows"]
     assert len({it["workflow_id"] for it in accepted}) == 1000
-    await until(lambda: lab.orchestrator.counts["completed"] == 1000, "all have completed")
+    await until(lambda: lab.orchestrator.counts["completed"] == 1000, "all have completed", LONG)
     metrics = (await lab.client.get("/metrics")).json()
     assert (metrics["in_flight"], metrics["accepted"], metrics["failed"]) == (0, 1000, 0)
     assert metrics["most_in_flight"] > 100

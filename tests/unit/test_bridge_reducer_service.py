@@ -25,6 +25,7 @@ from bridge_support import (
 )
 from orchestrator_support import (
     KEY,
+    LONG,
     NAMESPACE,
     REDUCER,
     Story,
@@ -69,7 +70,7 @@ def total_of(url: str, namespace: str = NAMESPACE) -> tuple[int, int]:
     return next(iter(rows(url, TOTAL, namespace)), (0, 0))
 
 
-async def counted(url: str, workflows: int, within: timedelta = timedelta(seconds=20)) -> None:
+async def counted(url: str, workflows: int, within: timedelta = LONG) -> None:
     await until(lambda: total_of(url)[0] >= workflows, f"{workflows} workflows are counted", within)
 
 
@@ -305,7 +306,7 @@ class Killed:
         with service_process(
             MODULE, self.settings, self.url, self.directory, stderr=subprocess.DEVNULL
         ) as service:
-            await until(reached, what, timedelta(seconds=30))
+            await until(reached, what, LONG)
             service.process.kill()
 
 
@@ -324,7 +325,7 @@ async def test_killed_again_and_again_it_loses_and_doubles_nothing(kafka: MockKa
         )
         assert rows(url, COUNT)[0][0] < len(stories), "it is killed in the middle"
     with service_process(MODULE, settings, url, tmp_path, stderr=subprocess.DEVNULL) as service:
-        await until(lambda: rows(url, COUNT)[0][0] == 400, "all workflows have ended", timedelta(seconds=30))
+        await until(lambda: rows(url, COUNT)[0][0] == 400, "all workflows have ended", LONG)
         with httpx.Client(base_url=service.url) as client:
             await until(
                 lambda: client.get("/metrics").json()["workflows"] > 0, "the last process has counted some of them"

@@ -337,6 +337,20 @@ def test_topics_of_the_mock_are_not_created_or_deleted_by_asking(mock: MockKafka
     assert kafka.topics() == {topic: 3}
 
 
+def test_brokers_that_have_just_started_are_asked_for_their_controller_again(
+    kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [-1, -1, 0]
+
+    async def describe_cluster() -> dict[str, object]:
+        return {"controller_id": answers.pop(0), "brokers": [{"node_id": 1}]}
+
+    monkeypatch.setattr(kafka.admin, "describe_cluster", describe_cluster)
+    with pytest.raises(UnsupportedRequestError):
+        create_topic(kafka, "new")
+    assert answers == []
+
+
 def test_a_topic_that_was_made_meanwhile_is_found(mock: MockKafka, kafka: Kafka) -> None:
     with pytest.raises(UnknownTopicError):
         kafka.partitions(["late"])

@@ -169,12 +169,24 @@ def test_the_records_of_every_partition_keep_their_order(europe: MockKafka, amer
         assert copied == numbers(count)
 
 
-def test_records_that_fill_more_than_one_request_are_copied(europe: MockKafka, america: MockKafka) -> None:
-    values = [b"%d" % number * (BATCH_SIZE // 4) for number in range(10)] + [b"x" * 2 * BATCH_SIZE]
-    publish(europe, values)
+def test_records_that_came_together_and_fill_more_than_one_request_are_copied(
+    europe: MockKafka, america: MockKafka
+) -> None:
+    values = [b"%d" % number * (BATCH_SIZE // 4) for number in range(10)]
+
+    async def send_together() -> None:
+        options = {"max_batch_size": 5 * BATCH_SIZE, "max_request_size": 5 * BATCH_SIZE, "linger_ms": 1000}
+        async with producer_of(europe.bootstrap_servers, **options) as producer:
+            answers = [await producer.send(TOPIC, value, b"key", 0) for value in values]
+            await producer.flush()
+            assert [(await it).offset for it in answers] == list(range(10))
+
+    do(send_together())
+    publish(europe, [b"x" * 2 * BATCH_SIZE])
     with mirror_of(europe, america) as mirror:
         mirror.wait_until_level(SOON)
-    assert values_in(america) == values
+        assert mirror.figures.copied == 11
+    assert values_in(america) == [*values, b"x" * 2 * BATCH_SIZE]
 
 
 def test_a_target_with_fewer_partitions_takes_all_records(europe: MockKafka, america: MockKafka) -> None:

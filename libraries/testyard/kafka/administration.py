@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from aiokafka.admin import NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import NotControllerError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from testyard.core.deadline import Deadline, wait_until
 from testyard.core.errors import UserError
 from testyard.kafka.connection import Connection
 from testyard.kafka.problems import UnsupportedRequestError, reason, unknown_topic
 
+# What brokers that have just started say of their controller.
+NOT_KNOWN_YET = -1
 VISIBLE_TIMEOUT = timedelta(seconds=10)
 
 
@@ -73,8 +75,13 @@ def delete_topic(connection: Connection, topic: str) -> None:
 
 
 def _require_controller(connection: Connection) -> None:
-    cluster = connection.ask(connection.admin.describe_cluster, "describe itself")
-    if cluster["controller_id"] not in {broker["node_id"] for broker in cluster["brokers"]}:
+    async def question() -> bool:
+        cluster = await connection.admin.describe_cluster()
+        if cluster["controller_id"] == NOT_KNOWN_YET:
+            raise NotControllerError
+        return cluster["controller_id"] in {broker["node_id"] for broker in cluster["brokers"]}
+
+    if not connection.ask(question, "name its controller"):
         message = (
             f"{connection.target} takes no requests for topics: its brokers name no controller (librdkafka's mock "
             "cluster has none; the lab creates its topics)."
