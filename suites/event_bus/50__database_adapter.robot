@@ -60,7 +60,7 @@ The Same Event Again Is Stored Once
         Probes Are Published    ${events}
         Publish Events    ${topic}    ${events}
         Publish Events    ${topic}    ${events}
-        Consumer Lag    database-adapter-effect-group    ${topic}    ==    0    retry_for=${WITHIN}[event]
+        Consumer Lag    database-adapter-effect-group    ${topic}    ==    0    retry_for=${WITHIN}[stored]
     END
     GROUP    Then each is stored once
         All Probes Should Be Stored    ${events}
