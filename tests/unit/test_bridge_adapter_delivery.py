@@ -40,9 +40,21 @@ async def test_fifteen_hundred_events_are_stored(bench: Bench):
     assert {it for (it,) in bench.rows("SELECT event_id FROM event_logs")} == {it.event_id for it in sent}
     assert (metrics["stored"], metrics["duplicates"], metrics["dead_lettered"]) == (1500, 0, 0)
     assert metrics["batches"]["events"] == 1500
-    assert metrics["batches"]["largest"] > bench.settings.adapter.poll_records
     assert metrics["topics"][TOPIC] == {"stored": 300, "duplicates": 0, "dead_lettered": 0}
     assert metrics["lag_ms"]["since_happened"]["samples"] == 1500
+
+
+async def test_what_is_read_while_the_database_is_busy_is_stored_in_one_transaction(bench: Bench):
+    async with bench.adapter() as running:
+        with psycopg.connect(bench.url) as holder:
+            holder.execute("LOCK TABLE event_logs")
+            await bench.publish(ROUTE)
+            await until(lambda: len(holder.execute(WAITS).fetchall()) == 1, "the adapter waits for the table")
+            await bench.publish(ROUTE, *(envelope_of(ROUTE) for _ in range(600)))
+            await until(lambda: running.adapter.metrics()["read_ahead"] == 601, "everything is read")
+        await running.has_handled(601)
+        batches = running.adapter.metrics()["batches"]
+    assert batches == {"transactions": 2, "events": 601, "largest": 600}
 
 
 async def test_events_of_one_key_are_stored_in_their_order(bench: Bench):

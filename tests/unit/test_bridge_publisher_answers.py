@@ -56,6 +56,30 @@ async def test_without_kafka_at_the_start_events_wait_and_are_published_when_it_
     assert (await stage.arrived()).numbers == set(range(40))
 
 
+async def test_a_kafka_that_is_slow_at_the_start_is_connected_to_nevertheless(stage):
+    stage.kafka.slow_down(timedelta(milliseconds=700))
+    # There and back four times until a producer can be used: longer than a publication may take.
+    publisher = await stage.publisher(request_timeout=timedelta(seconds=2))
+    assert await publisher.deliver(TOPIC, event(1)) is Delivery.WAITING
+    await replayed(publisher)
+    stage.kafka.slow_down(timedelta(0))
+    assert [it.number for it in (await stage.arrived()).records] == [1]
+
+
+async def test_many_that_fail_together_replace_a_producer_once(stage):
+    publisher = await stage.publisher(request_timeout=PATIENCE)
+    await deliver(publisher, event(0))
+    bus = publisher._bus
+    dead = bus._producer
+    (await dead)._message_accumulator.fail_all(KafkaError("Unexpected error during batch delivery"))
+    assert await deliver(publisher, event(1)) == {Delivery.WAITING: 1}
+    await replayed(publisher)
+    renewed = bus._producer
+    assert renewed is not dead
+    bus._give_up(dead)
+    assert bus._producer is renewed
+
+
 async def test_a_kafka_that_says_nothing_is_waited_for_once_and_not_by_one_after_the_other(stage):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings = settings_of(f"127.0.0.1:{silent.getsockname()[1]}", stage.directory)
@@ -99,7 +123,9 @@ async def test_an_error_that_ends_a_producer_costs_one_failure_and_another_produ
     publisher = await stage.publisher(request_timeout=PATIENCE)
     await deliver(publisher, event(0))
     stage.kafka.fail_next(Api.PRODUCE, failure)
+    producer = publisher._bus._producer
     assert await publisher.deliver(TOPIC, event(1)) is Delivery.WAITING
+    assert publisher._bus._producer is not producer
     assert publisher.breaker.metrics()["totals"]["failures"] == 1
     await replayed(publisher)
     assert await publisher.deliver(TOPIC, event(2)) is Delivery.SENT
@@ -217,6 +243,7 @@ async def test_what_waits_when_the_process_ends_is_published_by_the_next_one(sta
             await publisher.deliver(TOPIC, event(number, "key"))
         began = time.monotonic()
     assert time.monotonic() - began < 10
+    assert _tasks_of_aiokafka() == []
     stage.kafka.up()
     assert (await stage.arrived()).numbers == {0}
     publisher = await stage.publisher()
@@ -225,6 +252,10 @@ async def test_what_waits_when_the_process_ends_is_published_by_the_next_one(sta
     assert read.of_key("key") == list(range(20))
     assert read.numbers == {*range(20), *range(100, 100 + FAILURES)}
     assert read.doubled == 0
+
+
+def _tasks_of_aiokafka() -> list[str]:
+    return [repr(task) for task in asyncio.all_tasks() if "aiokafka" in repr(task)]
 
 
 async def test_a_start_without_the_database_publishes_what_is_left_when_it_is_back(stage):

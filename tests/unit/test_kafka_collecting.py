@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from kafka_support import new_topic, open_kafka, quiet_client
-from testyard.core.deadline import Deadline, wait_until
+from testyard.core.deadline import Deadline
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.history import Kind
 from testyard.kafka.client import Kafka
@@ -301,7 +301,7 @@ def test_a_collector_in_a_group_commits_what_it_has_read(mock: MockKafka, kafka:
     publish(kafka, topic, 0, 2)
     collector = kafka.collect("one", [topic], group=group, since=Start.BEGINNING, **SESSION)
     ids(collector, 3)
-    wait_until(collector.commit, lambda it: it == {partition: 3}, Deadline(LONG), "the offset")
+    assert collector.commit() == {partition: 3}
     assert committed_offsets(kafka, group, [partition]) == {partition: 3}
 
 
@@ -310,9 +310,9 @@ def test_a_collector_in_a_group_goes_on_where_the_group_has_committed(mock: Mock
     publish(kafka, topic, 0, 4)
     first = kafka.collect("one", [topic], group=f"group-of-{topic}", since=Start.BEGINNING, **SESSION)
     first.wait_for(Selection(), Deadline(LONG), 5)
-    first.seek(partition_called(f"{topic}/0"), 3)
     first.pause()
-    first.commit()
+    first.seek(partition_called(f"{topic}/0"), 3)
+    assert first.commit() == {partition_called(f"{topic}/0"): 3}
     kafka.stop_collecting("one")
     again = kafka.collect("one", [topic], group=f"group-of-{topic}", since=Start.BEGINNING, **SESSION)
     assert ids(again, 2) == ["3", "4"]

@@ -307,7 +307,9 @@ class Collector:
                 now = time.time_ns()
                 for partition, records in batches.items():
                     await self._check_gap(partition, records[0].offset)
+                    # Both at once: who has seen an event may commit it.
                     self._events.extend(Event(record, now, identity) for record in records)
+                    self._next[partition] = records[-1].offset + 1
                 await self._note_positions()
         except OffsetOutOfRangeError as problem:
             (partition, offset), *_ = problem.args[0].items()
@@ -341,10 +343,12 @@ class Collector:
 
     async def _note_positions(self) -> None:
         for partition in self._consumer.assignment():
+            before = self._next.get(partition)
             position = await self._consumer.position(partition)
             # It also moves without a record: past a transaction's marker, or past what retention has dropped.
             await self._check_gap(partition, position)
-            self._next[partition] = position
+            if self._next.get(partition) == before:
+                self._next[partition] = position
 
     async def _pause(self) -> None:
         self._consumer.pause(*self._consumer.assignment())
