@@ -342,6 +342,9 @@ class Collector:
         return RecordsGoneError(records_gone(place, expected, beginning))
 
     async def _note_positions(self) -> None:
+        if self.reading.group:
+            # What another member reads meanwhile is not missing here.
+            self._next = {it: self._next[it] for it in self._next if it in self._consumer.assignment()}
         for partition in self._consumer.assignment():
             before = self._next.get(partition)
             position = await self._consumer.position(partition)

@@ -111,7 +111,7 @@ No Envelopes
     New Envelopes    0    X
 
 A Lag That Is Not Right
-    [Documentation]    The lag of readers on offsets '0' (int) should be '7' (int) (tried * times in *)
+    [Documentation]    The lag of readers on offsets '0' (int) should be '7' (int)*
     Consumer Lag    readers    offsets    ==    7    retry_for=200ms
 
 A Lag That Is No Number
