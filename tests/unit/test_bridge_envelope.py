@@ -190,7 +190,9 @@ def test_a_signature_holds_for_what_json_has_no_form_of_its_own_for(payload):
     received(signable(payload).signed(KEY)).verify(KEY)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), object()], ids=["no number", "infinity", "an object"])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), object()], ids=["no number", "infinity", "an object"]
+)
 def test_what_does_not_arrive_as_it_was_sent_is_not_signed(value):
     with pytest.raises(SigningError, match="no form in JSON"):
         signable({"value": value}).signed(KEY)

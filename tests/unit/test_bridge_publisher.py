@@ -31,8 +31,10 @@ from publisher_support import (
 from testyard.lab.bridge.breaker import BreakerState
 from testyard.lab.bridge.envelope import Envelope, SigningKey
 from testyard.lab.bridge.events import StateTransition
+from testyard.lab.bridge.outbox_file import Headers
 from testyard.lab.bridge.publisher import Delivery, Publisher
 from testyard.lab.bridge.topics import Route
+from testyard.lab.bridge.tracing import Tracing
 from testyard.lab.servers.kafka_mock import Api, Failure, MockKafka
 from testyard.lab.waiting import elapse
 
@@ -60,7 +62,7 @@ async def test_what_is_published_arrives_once_and_in_order(stage):
 
 async def test_a_record_has_its_key_its_headers_and_the_signed_envelope(stage):
     publisher = await stage.publisher(request_timeout=PATIENCE)
-    publisher._headers = lambda: (("traceparent", "00-abc"),)
+    publisher._tracing = InTrace("00-abc")
     publisher._signing_key = SigningKey("a key of at least thirty-two bytes")
     payload = StateTransition(entity_id="1", entity_type="workflow", to_state="PENDING", transition_event="new")
     envelope = await publisher.publish(Route.STATE_TRANSITION, payload, partition_key="mine")
@@ -71,6 +73,28 @@ async def test_a_record_has_its_key_its_headers_and_the_signed_envelope(stage):
     assert Envelope.model_validate_json(record.value) == envelope
     assert envelope.payload == payload.model_dump(mode="json")
     assert (envelope.source_service, envelope.source_instance) == ("orchestrator", "orchestrator-1")
+
+
+class InTrace(Tracing):
+    """Has every record belong to one trace."""
+
+    def __init__(self, traceparent: str) -> None:
+        super().__init__("", "")
+        self._traceparent = traceparent
+
+    def inject_headers(self) -> Headers:
+        return (("traceparent", self._traceparent),)
+
+
+async def test_what_waits_keeps_the_trace_in_which_it_was_published(stage):
+    publisher = await stage.publisher(request_timeout=PATIENCE)
+    publisher._tracing = InTrace("00-abc")
+    stage.kafka.fail_next(Api.PRODUCE, Failure.UNKNOWN_SERVER_ERROR)
+    assert await publisher.deliver(TOPIC, event(1)) is Delivery.WAITING
+    publisher._tracing = InTrace("00-def")
+    await replayed(publisher)
+    (record,) = (await stage.arrived()).records
+    assert record.headers == (("traceparent", b"00-abc"),)
 
 
 async def test_no_more_are_under_way_than_may_be(stage):

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from kafka_support import consumer_of, do, producer_of, read
-from testyard.core.deadline import Deadline, wait_until
+from testyard.core.deadline import Deadline, never_within, wait_until
 from testyard.core.errors import NotMetError
 from testyard.lab.children import LabError
 from testyard.lab.servers.kafka_mirror import BATCH_SIZE, OFFSET_HEADER, SOURCE_HEADER, KafkaMirror
@@ -398,6 +398,22 @@ def test_a_cut_while_records_flow_is_exact(europe: MockKafka, america: MockKafka
             mirror.resume()
         mirror.wait_until_level(SOON)
     assert values_in(america) == numbers(300)
+
+
+def test_a_cut_begins_when_what_is_under_way_has_arrived(europe: MockKafka, america: MockKafka) -> None:
+    with mirror_of(europe, america) as mirror:
+        mirror.wait_until_level(SOON)
+        america.slow_down(timedelta(milliseconds=300))
+        publish(europe, numbers(10))
+        wait_until(
+            lambda: mirror.figures.copied, bool, Deadline(SOON), "the first copy; the next one is under way"
+        )
+        mirror.pause()
+        copied = mirror.figures.copied
+        cut = Deadline(timedelta(milliseconds=700))
+        never_within(lambda: mirror.figures.copied, lambda now: now != copied, cut, "a copy during the cut")
+        mirror.resume()
+        mirror.wait_until_level(SOON)
 
 
 def test_a_mirror_that_begins_after_records_were_deleted_knows_its_lag(

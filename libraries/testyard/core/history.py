@@ -1,8 +1,8 @@
 """What happened to events, one by one, as any library saw it: what a ledger is made of.
 
 A library that sends events tells what it attempted and what came of it; one that captures them tells what it
-received; one that reads tables tells what is stored. All of them tell it in this form, in one clock: the wall clock
-of this machine in nanoseconds since 1970, which other processes on it (a database, a broker) share.
+received; one that reads tables tells what is stored. All of them tell it in this form, in one clock: the wall
+clock of this machine in nanoseconds since 1970, which other processes on it (a database, a broker) share.
 """
 
 from __future__ import annotations
