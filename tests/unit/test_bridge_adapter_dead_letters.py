@@ -201,25 +201,43 @@ async def test_a_dead_letter_is_committed_past(bench: Bench):
 
 
 async def test_a_record_whose_dead_letter_cannot_be_written_is_not_committed_past(bench: Bench):
-    good = [envelope_of(ROUTE) for _ in range(4)]
-    for value in (good[0].to_bytes(), good[1].to_bytes(), b"broken", good[2].to_bytes()):
+    good = [envelope_of(ROUTE).to_bytes() for _ in range(5)]
+    for value in (good[0], good[1], b"broken", good[2], b"also broken"):
         await bench.send(TOPIC, value, partition=0)
-    await bench.send(TOPIC, good[3].to_bytes(), partition=1)
     bench.kafka.fail_next(Api.PRODUCE, *[Failure.TOPIC_AUTHORIZATION_FAILED] * 1000)
     async with bench.adapter() as running:
-        await until(lambda: bench.count("event_logs") == 4, "the events are stored")
-        await until(lambda: bool(running.adapter.trouble()), "the trouble is told")
-        await bench.commits(TOPIC, 3)
-        assert await bench.committed(TOPIC) == {0: 2, 1: 1, 2: None}
+        await until(lambda: bool(running.node.trouble()), "the trouble is told")
+        # Events go on being stored, and what is before the gap is committed.
+        await until(lambda: bench.count("event_logs") == 3, "the events of the partition are stored")
+        await bench.commits(TOPIC, 2)
         [trouble] = running.adapter.trouble()
-        assert f"{TOPIC}[0]@2 cannot be dead-lettered" in trouble
+        assert "cannot be dead-lettered: TopicAuthorizationFailedError" in trouble
         assert running.adapter.metrics()["dead_lettered"] == 0
         bench.kafka.fail_no_more(Api.PRODUCE)
-        await bench.commits(TOPIC, 5)
+        await bench.send(TOPIC, good[3], partition=0)
+        await bench.send(TOPIC, good[4], partition=1)
+        await bench.commits(TOPIC, 7)
+        assert await bench.committed(TOPIC) == {0: 6, 1: 1, 2: None}
         assert running.adapter.trouble() == []
-    [letter] = await bench.dead_letters(TOPIC, 1)
-    assert original_value(letter.value) == b"broken"
+        assert running.adapter.metrics()["dead_lettered"] == 2
+    letters = await bench.dead_letters(TOPIC, 2)
+    assert [original_value(it.value) for it in letters] == [b"broken", b"also broken"]
     assert bench.count("outbox") == 0
+
+
+async def test_what_is_behind_such_a_record_is_read_again_by_the_next_one_and_stored_once(bench: Bench):
+    for value in (envelope_of(ROUTE).to_bytes(), b"broken", envelope_of(ROUTE).to_bytes()):
+        await bench.send(TOPIC, value, partition=0)
+    bench.kafka.fail_next(Api.PRODUCE, *[Failure.TOPIC_AUTHORIZATION_FAILED] * 1000)
+    async with bench.adapter() as running:
+        await until(lambda: bench.count("event_logs") == 2, "the events are stored")
+        await bench.commits(TOPIC, 1)
+    bench.kafka.fail_no_more(Api.PRODUCE)
+    async with bench.adapter() as running:
+        await running.has_handled(2)
+        assert running.adapter.metrics()["duplicates"] == 1
+        await bench.commits(TOPIC, 3)
+    assert bench.count("event_logs") == 2
 
 
 async def test_a_dead_letter_that_was_not_written_is_written_by_the_next_one(bench: Bench):

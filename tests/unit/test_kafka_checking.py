@@ -50,11 +50,6 @@ def test_a_value_that_is_right_is_returned(operator: str, expected: Any, value: 
     assert check.until_right(lambda: value, "The lag") == value
 
 
-def test_an_expression_may_check_and_change_the_value() -> None:
-    assert Check(AssertionOperator["validate"], "value > 4", None, AT_ONCE).until_right(lambda: 5, "The lag") == 5
-    assert Check(AssertionOperator["then"], "value * 2", None, AT_ONCE).until_right(lambda: 5, "The lag") == 10
-
-
 def test_a_value_may_take_its_time() -> None:
     read = one_after_the_other(7, NoAnswerError("nobody answers"), 3, 0)
     assert Check(EQUAL, "0", None, LONG).until_right(read, "The lag") == 0
@@ -62,9 +57,7 @@ def test_a_value_may_take_its_time() -> None:
 
 def test_a_value_that_stays_wrong_is_told_with_how_often_and_how_long() -> None:
     check = Check(EQUAL, "0", None, timedelta(milliseconds=200))
-    with pytest.raises(
-        NotMetError, match=r"The lag '7' \(int\) should be '0' \(int\) \(tried \d+ times in 0?.*s\)"
-    ):
+    with pytest.raises(NotMetError, match=r"The lag '7' .* should be '0' .* \(tried \d+ times in .* s\)"):
         check.until_right(one_after_the_other(7), "The lag")
 
 
@@ -82,13 +75,13 @@ def test_brokers_that_stay_away_are_told_as_such() -> None:
 
 def test_what_time_does_not_heal_is_not_retried() -> None:
     read = one_after_the_other(UserError("no such topic"), 0)
-    with pytest.raises(UserError, match="^no such topic$"):
+    with pytest.raises(UserError, match=r"^no such topic$"):
         Check(EQUAL, "0", None, LONG).until_right(read, "The lag")
 
 
 def test_a_message_of_the_tests_own_is_said() -> None:
     check = Check(EQUAL, "0", "{value} are left", AT_ONCE)
-    with pytest.raises(NotMetError, match="^7 are left$"):
+    with pytest.raises(NotMetError, match=r"^7 are left$"):
         check.until_right(lambda: 7, "The lag")
 
 

@@ -67,6 +67,9 @@ Offsets Are Read And Waited For
     End Offset    offsets/2    ==    1
     End Offset    offsets    ==    1    retry_for=2s
     Beginning Offset    offsets    ==    0
+    ${double}    End Offset    offsets    then    value * 2
+    Should Be Equal    ${double}    ${2}
+    End Offset    offsets    validate    value < 2
     ${events}    Read All Events    offsets    since=${before}
     Length Should Be    ${events}    1
     ${count}    Topic Should Exist    offsets

@@ -14,7 +14,8 @@ from testyard.lab.sabotage.cluster_processes import PROCESS_DEFECTS
 from testyard.lab.sabotage.cluster_workflows import WORKFLOW_DEFECTS
 from testyard.lab.sabotage.daemon import DAEMON_DEFECTS
 from testyard.lab.sabotage.defect import DEFECT_VARIABLE, Defect
-from testyard.lab.sabotage.event_bus import EVENT_BUS_DEFECTS
+from testyard.lab.sabotage.event_bus import EVENT_BUS_SERVICE_DEFECTS
+from testyard.lab.sabotage.event_bus_beyond import EVENT_BUS_BEYOND_DEFECTS
 from testyard.lab.sabotage.federation import FEDERATION_DEFECTS
 from testyard.lab.sabotage.membership import MEMBERSHIP_DEFECTS
 from testyard.lab.sabotage.pipelines import PIPELINE_DEFECTS
@@ -25,7 +26,7 @@ DOMAINS: dict[str, tuple[Defect, ...]] = {
     "federation": FEDERATION_DEFECTS,
     "usernames": (*USERNAME_DEFECTS, *USAGE_DEFECTS, *MEMBERSHIP_DEFECTS, *DAEMON_DEFECTS),
     "pipelines": PIPELINE_DEFECTS,
-    "event_bus": EVENT_BUS_DEFECTS,
+    "event_bus": (*EVENT_BUS_SERVICE_DEFECTS, *EVENT_BUS_BEYOND_DEFECTS),
     "cluster": (*CHECK_DEFECTS, *POWER_DEFECTS, *WORKFLOW_DEFECTS, *PROCESS_DEFECTS),
 }
 

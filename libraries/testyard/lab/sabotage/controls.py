@@ -106,6 +106,7 @@ def run_suites(files: list[Path], defect: Defect | None) -> Outcome:
         command += ["--outputdir", directory, "--variable", "ENV:controls", "--console", "none"]
         if defect is not None:
             command += ["--listener", f"testyard.lab.sabotage.Saboteur:{defect.name}"]
+            command += [text for variable in defect.variables for text in ("--variable", variable)]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("WALDUR_E2E_")}
         try:
             run = subprocess.run(

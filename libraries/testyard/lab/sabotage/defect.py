@@ -20,12 +20,14 @@ class Defect:
         what: What is wrong, for people.
         turns_red: The scenarios that must fail; every other one must not.
         install: Puts the defect in place in this process.
+        variables: What the suites need to run at all, such as ``LAB:servers``.
     """
 
     name: str
     what: str
     turns_red: frozenset[str]
     install: Callable[[], None]
+    variables: tuple[str, ...] = ()
 
 
 def defect(name: str, what: str, *turns_red: str) -> Callable[[Callable[[], None]], Defect]:

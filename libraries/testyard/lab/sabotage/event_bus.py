@@ -49,7 +49,11 @@ def told_backwards() -> None:
     wrap(Publisher, "envelope", envelope)
 
 
-@event_bus_defect("counted-by-events", "the totals count events instead of workflows", "BUS-1.4")
+@event_bus_defect(
+    "counted-by-events",
+    "the totals count events instead of workflows",
+    *("BUS-1.1", "BUS-1.4", "BUS-1.5", "BUS-1.6", "BUS-F1", "BUS-F2"),
+)
 def counted_by_events() -> None:
     from testyard.lab.bridge.reducer import store
 
@@ -127,7 +131,7 @@ def hashing_is_slow() -> None:
     wrap(Hasher, "of_file", of_file)
 
 
-@event_bus_defect("queries-are-slow", "finding a stamp takes 150 ms", "BUS-2.3")
+@event_bus_defect("queries-are-slow", "finding a stamp takes 150 ms", "BUS-2.3", "BUS-F5")
 def queries_are_slow() -> None:
     from testyard.lab.bridge.stamping.store import StampTable
 
@@ -490,9 +494,13 @@ def away_means_stored() -> None:
     wrap(Store, "_attempt", attempt)
 
 
-def event_bus_defects() -> tuple[Defect, ...]:
-    """All defects of this module, in its order."""
-    return tuple(value for value in globals().values() if isinstance(value, Defect))
+@event_bus_defect("payload-changed", "the adapter stores less than was published", "BUS-5.1")
+def payload_changed() -> None:
+    from testyard.lab.bridge.adapter import store
+
+    change_text(
+        store, "LOG", "envelope -> 'payload', coalesce", "(envelope -> 'payload') - 'entity_type', coalesce"
+    )
 
 
-EVENT_BUS_DEFECTS = event_bus_defects()
+EVENT_BUS_SERVICE_DEFECTS = tuple(value for value in globals().values() if isinstance(value, Defect))

@@ -11,12 +11,14 @@ from testyard.lab.sabotage.defect import DEFECT_VARIABLE, Defect, wrap
 PATCHES: dict[str, Callable[[], None]] = {}
 
 
-def event_bus_defect(name: str, what: str, *turns_red: str) -> Callable[[Callable[[], None]], Defect]:
+def event_bus_defect(
+    name: str, what: str, *turns_red: str, variables: tuple[str, ...] = ()
+) -> Callable[[Callable[[], None]], Defect]:
     """Make a defect of the decorated function, which every process of the services calls when it starts."""
 
     def decorate(patch: Callable[[], None]) -> Defect:
         PATCHES[name] = patch
-        return Defect(name, what, frozenset(turns_red), _processes_with_defect)
+        return Defect(name, what, frozenset(turns_red), _processes_with_defect, variables)
 
     return decorate
 
@@ -50,7 +52,7 @@ def broken(serve: Callable[[], int]) -> Callable[[], int]:
 
     def main() -> int:
         # Whoever imports these modules in a fork server has no defect yet.
-        from testyard.lab.sabotage import event_bus  # noqa: F401 it fills the table
+        from testyard.lab.sabotage import event_bus, event_bus_beyond  # noqa: F401 they fill the table
 
         PATCHES[os.environ[DEFECT_VARIABLE]]()
         return serve()

@@ -1,8 +1,9 @@
 """The adapter's work: read ahead, store, dead-letter, commit; in this order for each record, for ever.
 
-Three tasks share one consumer. One reads and checks records while the database is still busy with those before;
-one stores them and writes the dead letters; one commits, so that neither waits for it. When the database is away
-the inbox runs full and nothing is read any more; heartbeats go on, and the member keeps its partitions.
+Four tasks share one consumer. One reads and checks records while the database is still busy with those before; one
+stores them; one writes what is to be dead-lettered; one commits, so that none of them waits for it. When the
+database is away the inbox runs full and nothing is read any more; heartbeats go on, and the member keeps its
+partitions.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from testyard.lab.bridge.adapter.dead_letters import DeadLetter, DeadLetters, milliseconds
 from testyard.lab.bridge.adapter.figures import ErrorType, Figures
-from testyard.lab.bridge.adapter.inbox import POLLS_PER_BATCH, Batch, Commits, Inbox, safe_ends
+from testyard.lab.bridge.adapter.inbox import POLLS_PER_BATCH, Batch, Commits, Inbox
+from testyard.lab.bridge.adapter.postbox import Postbox
 from testyard.lab.bridge.adapter.reading import Reader
 from testyard.lab.bridge.adapter.store import Store
 from testyard.lab.bridge.outage import Outage
@@ -64,11 +66,10 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         self._tracing = tracing
         self._settings = settings
         self._store = store
-        self._dead_letters = dead_letters
-        self._figures = figures
         self._topics = topics
         self._inbox = Inbox(self._settings.poll_records * POLLS_PER_BATCH, reader)
         self._commits = Commits()
+        self._postbox = Postbox(dead_letters, figures, lambda letter: self._commits.close(letter.record))
         self._coordinator = Outage("the coordinator of the consumer group")
         # Tells what was read before partitions were given up from what was read after.
         self._assignment = 0
@@ -88,6 +89,7 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._read_for_ever(), name="read")
             tasks.create_task(self._store_for_ever(), name="store")
+            tasks.create_task(self._postbox.write_for_ever(), name="dead letters")
             tasks.create_task(self._commit_for_ever(), name="commit")
 
     async def finish(self, within: timedelta) -> bool:
@@ -103,6 +105,7 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         await self.finish(self._settings.session_timeout / _HAND_OVER_WITHIN)
         self._assignment += 1
         self._inbox.clear()
+        self._postbox.clear()
         self._commits.clear()
         self._settle()
 
@@ -112,7 +115,7 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         self._reads.set()
 
     def _settle(self) -> None:
-        if len(self._inbox) == 0 and not self._in_flight and not self._commits.pending():
+        if self.read_ahead == 0 and not self._commits.pending():
             self._settled.set()
 
     # Reading.
@@ -147,21 +150,10 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             DeadLetter(it.event.record, ErrorType.DATABASE_OPERATION_FAILED, it.reason, it.retries)
             for it in refused
         ]
-        backoff = Backoff()
-        while assignment == self._assignment:
-            unwritten = await self._write(letters)
-            if assignment == self._assignment:
-                self._commits.allow(safe_ends(batch, unwritten))
-            if not unwritten:
-                return
-            letters = unwritten
-            await elapse(backoff.next())
-
-    async def _write(self, letters: list[DeadLetter]) -> list[DeadLetter]:
-        unwritten = await self._dead_letters.send(letters)
-        for letter in set(letters).difference(unwritten):
-            self._figures.dead_lettered(letter.record.topic, letter.error)
-        return unwritten
+        if assignment == self._assignment:
+            self._commits.allow(batch.ends, [letter.record for letter in letters])
+            self._postbox.add(letters)
+            await self._postbox.room()
 
     # Committing.
 
@@ -188,7 +180,7 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         except (CommitFailedError, IllegalStateError) as problem:
             # The partitions are another member's, or about to be: it reads again what was not committed.
             _log.warning("the group has rebalanced before a commit: %r", problem)
-            self._commits.clear()
+            self._commits.give_up()
             return True
         except KafkaError as problem:
             self._coordinator.goes_on(repr(problem))
@@ -199,8 +191,8 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
 
     @property
     def read_ahead(self) -> int:
-        """How many records were read and are not settled yet."""
-        return len(self._inbox) + self._in_flight
+        """How many records were read and are neither stored nor dead-lettered yet."""
+        return len(self._inbox) + self._in_flight + len(self._postbox)
 
     def partitions(self) -> dict[str, dict[str, int | None]]:
         """What ``/metrics`` tells of each partition: its end, what is committed, and how much lies between."""

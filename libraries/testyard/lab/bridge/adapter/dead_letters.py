@@ -4,7 +4,7 @@ A dead-letter record has the original key, the original headers followed by the 
 original value is in it byte for byte: as text when it is UTF-8, else in base64, as ``value_encoding`` says.
 
 The outbox is not used: the record stays where it is in Kafka, and is read again as long as its offset is not
-committed. So a dead letter that cannot be written holds its partition up, and is lost as little as an event.
+committed. A dead letter that cannot be written is tried again, and lost as little as an event.
 
 Source: contract page "event-bus", 3.5 and 3.11, whose names for the same thing stand side by side.
 """

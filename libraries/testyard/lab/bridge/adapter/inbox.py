@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -101,10 +101,11 @@ class Inbox:
 class Commits:
     """How far each partition may be committed, and has been.
 
-    A partition may be committed past what is stored or dead-lettered, and not past anything that is neither:
-    batches end in the order in which they were read, and one whose dead letters are not written yet counts only up
-    to the first of them. (Contract page "event-bus", 3.5, commits "safe" offsets, and leaves open what becomes of
-    those behind a gap: here they wait until it is closed.)
+    A partition may be committed past what is stored or dead-lettered, and not past anything that is neither.
+
+    Contract page "event-bus", 3.5, commits "safe" offsets, and leaves open what becomes of what is behind a gap.
+    Here it is stored, but not committed before the gap is closed; when that does not happen in the life of the
+    process, it is read again, and found to be there.
 
     Attributes:
         changed: Set when more may be committed.
@@ -112,21 +113,34 @@ class Commits:
 
     def __init__(self) -> None:
         self.changed = asyncio.Event()
-        self._safe: Offsets = {}
+        self._ends: Offsets = {}
+        self._gaps: dict[TopicPartition, set[int]] = {}
         self._committed: Offsets = {}
 
-    def allow(self, ends: Offsets) -> None:
-        """Everything before these offsets is stored or dead-lettered."""
-        self._safe.update(ends)
+    def allow(self, ends: Offsets, gaps: Iterable[ConsumerRecord] = ()) -> None:
+        """Everything before these offsets is stored or dead-lettered, but for some records."""
+        for record in gaps:
+            self._gaps.setdefault(TopicPartition(record.topic, record.partition), set()).add(record.offset)
+        self._ends.update(ends)
+        self.changed.set()
+
+    def close(self, record: ConsumerRecord) -> None:
+        """One of those records is dead-lettered now."""
+        self._gaps.get(TopicPartition(record.topic, record.partition), set()).discard(record.offset)
         self.changed.set()
 
     def pending(self) -> Offsets:
         """What may be committed and is not yet."""
-        return {partition: end for partition, end in self._safe.items() if self._committed.get(partition) != end}
+        safe = {it: min(self._gaps.get(it) or [end]) for it, end in self._ends.items()}
+        return {partition: end for partition, end in safe.items() if self._committed.get(partition) != end}
 
     def committed(self, ends: Offsets) -> None:
         """These offsets were committed."""
         self._committed.update(ends)
+
+    def give_up(self) -> None:
+        """Do not try again to commit what may be committed now; what comes later is tried."""
+        self._ends.clear()
 
     def position(self, partition: TopicPartition) -> int | None:
         """The committed offset of a partition; None when nothing was committed since it was assigned."""
@@ -134,22 +148,6 @@ class Commits:
 
     def clear(self) -> None:
         """Forget everything: the partitions may be another member's now."""
-        self._safe.clear()
+        self._ends.clear()
+        self._gaps.clear()
         self._committed.clear()
-
-
-def safe_ends(batch: Batch, unwritten: Sequence[DeadLetter]) -> Offsets:
-    """How far a batch may be committed whose events are all stored or refused.
-
-    Args:
-        batch: The batch.
-        unwritten: Dead letters of it that are not written yet.
-
-    Returns:
-        For each partition the first offset that is not safe.
-    """
-    ends = dict(batch.ends)
-    for letter in unwritten:
-        partition = TopicPartition(letter.record.topic, letter.record.partition)
-        ends[partition] = min(ends[partition], letter.record.offset)
-    return ends

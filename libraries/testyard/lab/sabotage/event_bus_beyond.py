@@ -1,0 +1,174 @@
+"""Defects of the event bus that show in outages, crashes, traces, regions and reports (document 004)."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+from typing import Any
+
+from testyard.lab.sabotage.defect import Defect, defect, wrap
+from testyard.lab.sabotage.event_bus_defect import event_bus_defect
+from testyard.lab.waiting import elapse
+
+SERVERS = ("LAB:servers",)
+
+# ---- outages
+
+
+@event_bus_defect("no-fallback", "without Consul nobody knows where a service is", "BUS-3.4")
+def no_fallback() -> None:
+    from testyard.lab.bridge.discovery.client import DiscoveryClient
+
+    wrap(DiscoveryClient, "_fallback", lambda original, self, *_: None)
+
+
+@event_bus_defect(
+    "lost-without-kafka",
+    "events are not kept while Kafka is away",
+    *("BUS-4.4", "BUS-4.5", "BUS-4.6", "BUS-4.7", "BUS-4.9", "BUS-4.11"),
+)
+def lost_without_kafka() -> None:
+    from testyard.lab.bridge.outbox import Outbox
+
+    async def put(original: Any, self: Any, event: Any) -> None:
+        pass
+
+    wrap(Outbox, "put", put)
+
+
+@event_bus_defect("queries-wait-for-the-bus", "stamps are found slowly while Kafka is away", "BUS-4.8")
+def queries_wait_for_the_bus() -> None:
+    from testyard.lab.bridge.breaker import BreakerState
+    from testyard.lab.bridge.stamping.service import Stamping
+
+    def start(original: Any, self: Any, node: Any, hasher: Any) -> None:
+        original(self, node, hasher)
+        find = self.table.find
+
+        async def slowly(key: Any) -> Any:
+            if node.publisher.breaker.state is not BreakerState.CLOSED:
+                await elapse(timedelta(milliseconds=150))
+            return await find(key)
+
+        self.table.find = slowly
+
+    wrap(Stamping, "__init__", start)
+
+
+@event_bus_defect("file-forgotten", "what waits in the file is not written", "BUS-4.12")
+def file_forgotten() -> None:
+    from testyard.lab.bridge.outbox_file import OutboxFile
+
+    wrap(OutboxFile, "append", lambda original, self, events: None)
+
+
+@event_bus_defect("replay-comes-late", "what waits is replayed only after a while", "BUS-4.13")
+def replay_comes_late() -> None:
+    from testyard.lab.bridge.replay import Replay
+
+    async def publish(original: Any, self: Any) -> Any:
+        await elapse(timedelta(seconds=7))
+        return await original(self)
+
+    wrap(Replay, "_publish_what_waits", publish)
+
+
+@event_bus_defect("late-success-counts", "a success that comes late closes the breaker", "BUS-4.14")
+def late_success_counts() -> None:
+    from testyard.lab.bridge.breaker import BreakerState, CircuitBreaker
+
+    def succeeded(original: Any, self: Any, period: int) -> None:
+        original(self, self._period)
+        if self._state is BreakerState.OPEN:
+            self._turn(BreakerState.CLOSED, "something has succeeded")
+
+    wrap(CircuitBreaker, "_succeeded", succeeded)
+
+
+# ---- crashes
+
+
+@event_bus_defect("no-hash-of-its-own", "without stamping a workflow fails", "BUS-3.10", "BUS-6.3")
+def no_hash_of_its_own() -> None:
+    from testyard.lab.bridge import process
+
+    def read(original: Any, *arguments: Any) -> Any:
+        settings = original(*arguments)
+        orchestrator = settings.orchestrator.model_copy(update={"hash_without_stamping": False})
+        return settings.model_copy(update={"orchestrator": orchestrator})
+
+    wrap(process, "read_settings", read)
+
+
+@event_bus_defect(
+    "onextree-is-needed",
+    "without OnexTree a workflow fails",
+    *("BUS-3.5", "BUS-3.7", "BUS-3.9", "BUS-6.4"),
+)
+def onextree_is_needed() -> None:
+    from testyard.lab.bridge.orchestrator.services import Services, StepError
+
+    async def intelligence(original: Any, self: Any, workflow: Any) -> Any:
+        found = await original(self, workflow)
+        if isinstance(found, str):
+            raise StepError(found)
+        return found
+
+    wrap(Services, "intelligence", intelligence)
+
+
+@event_bus_defect(
+    "each-adapter-for-itself", "adapters do not share their group", "BUS-5.5", "BUS-5.9", variables=SERVERS
+)
+def each_adapter_for_itself() -> None:
+    import os
+
+    from testyard.lab.bridge import process
+
+    def read(original: Any, *arguments: Any) -> Any:
+        settings = original(*arguments)
+        adapter = settings.adapter.model_copy(update={"group": f"{settings.adapter.group}-{os.getpid()}"})
+        return settings.model_copy(update={"adapter": adapter})
+
+    wrap(process, "read_settings", read)
+
+
+@event_bus_defect(
+    "dropped-in-crashes", "the adapter drops one event in 500", "BUS-6.5", "BUS-6.6", variables=SERVERS
+)
+def dropped_in_crashes() -> None:
+    from testyard.lab.bridge.adapter.store import Store
+
+    numbers = itertools.count(1)
+
+    async def store(original: Any, self: Any, events: Any) -> Any:
+        return await original(self, [event for event in events if next(numbers) % 500])
+
+    wrap(Store, "store", store)
+
+
+# ---- traces, regions, reports
+
+
+@event_bus_defect("trace-ends-on-the-bus", "a record does not say which trace it belongs to", "BUS-F3")
+def trace_ends_on_the_bus() -> None:
+    from testyard.lab.bridge.recording import RecordingTracing
+
+    wrap(RecordingTracing, "inject_headers", lambda original, self: ())
+
+
+@defect("cut-for-good", "regions that were cut off stay so", "BUS-F4")
+def cut_for_good() -> None:
+    from testyard.lab.servers.kafka_mirror import KafkaMirror
+
+    wrap(KafkaMirror, "resume", lambda original, self: None)
+
+
+@defect("report-is-empty", "the report leaves its lines out", "BUS-F6")
+def report_is_empty() -> None:
+    from EventBusLibrary import reporting
+
+    wrap(reporting, "markdown_table", lambda original, header, rows: original(header, []))
+
+
+EVENT_BUS_BEYOND_DEFECTS = tuple(value for value in globals().values() if isinstance(value, Defect))
