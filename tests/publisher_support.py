@@ -236,7 +236,8 @@ async def fail(publisher: Publisher, numbers: Iterable[int]) -> None:
     assert await deliver(publisher, *events[1:]) == {Delivery.WAITING: FAILURES - 1}
     assert publisher.breaker.state is BreakerState.CLOSED
     assert await deliver(publisher, events[0]) == {Delivery.WAITING: 1}
-    assert publisher.breaker.state is BreakerState.OPEN
+    # Or half open again, on a machine that has a lot to do.
+    assert publisher.breaker.state is not BreakerState.CLOSED
 
 
 @dataclass

@@ -37,7 +37,6 @@ class Writer:
 
     async def send(self, given: Sequence[DeadLetter]) -> list[DeadLetter]:
         """Those that are refused."""
-        await asyncio.sleep(0)
         left = [it for it in given if it.record.offset in self.refuses]
         self.refused += len(left)
         self.written += [it.record.offset for it in given if it not in left]

@@ -27,14 +27,14 @@ import sys
 from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from testyard.lab.bridge.events import StateTransition
-from testyard.lab.bridge.node import open_node, operations
+from testyard.lab.bridge.node import open_node, operations, tracing_of
 from testyard.lab.bridge.process import run
 from testyard.lab.bridge.topics import Route
 
 def create_app(settings, secrets):
     @asynccontextmanager
     async def lifespan(app):
-        async with open_node("tiny", settings, secrets) as node:
+        async with open_node(tracing_of("tiny", settings), settings, secrets) as node:
             app.state.node = node
             yield
 

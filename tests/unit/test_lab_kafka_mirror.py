@@ -272,6 +272,19 @@ def test_a_mirror_goes_on_where_the_last_one_ended(europe: MockKafka, america: M
     assert values_in(america) == numbers(30)
 
 
+def test_a_mirror_that_ends_while_records_are_under_way_copies_none_twice(
+    europe: MockKafka, america: MockKafka
+) -> None:
+    america.slow_down(timedelta(milliseconds=300))
+    publish(europe, numbers(5))
+    with mirror_of(europe, america) as mirror:
+        wait_until(lambda: mirror.figures.copied, bool, Deadline(SOON), "the first copy: the next is under way")
+    america.slow_down(timedelta())
+    with mirror:
+        mirror.wait_until_level(SOON)
+    assert values_in(america) == numbers(5)
+
+
 def test_a_target_that_was_away_gets_everything(europe: MockKafka, america: MockKafka) -> None:
     with mirror_of(europe, america) as mirror:
         publish(europe, numbers(10))

@@ -233,12 +233,12 @@ def intelligence_is_slow() -> None:
 
 @event_bus_defect("consul-ignored", "services are looked for where the settings say", "BUS-3.3")
 def consul_ignored() -> None:
-    from testyard.lab.bridge.discovery.client import DiscoveryClient
+    from testyard.lab.bridge.discovery.client import ConsulError, DiscoveryClient
 
-    async def locate(original: Any, self: Any, name: str) -> Any:
-        return self._fallback(name, "never asked")
+    async def passing(original: Any, self: Any, name: str) -> Any:
+        raise ConsulError("it was never asked")
 
-    wrap(DiscoveryClient, "_locate", locate)
+    wrap(DiscoveryClient, "_passing", passing)
 
 
 @event_bus_defect("breaker-for-all", "OnexTree's failures open stamping's breaker, too", "BUS-3.6")

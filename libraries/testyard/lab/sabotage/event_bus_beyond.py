@@ -18,8 +18,13 @@ SERVERS = ("LAB:servers",)
 @event_bus_defect("no-fallback", "without Consul nobody knows where a service is", "BUS-3.4")
 def no_fallback() -> None:
     from testyard.lab.bridge.discovery.client import DiscoveryClient
+    from testyard.lab.bridge.discovery.services import Source
 
-    wrap(DiscoveryClient, "_fallback", lambda original, self, *_: None)
+    async def locate(original: Any, self: Any, name: str) -> Any:
+        found = await original(self, name)
+        return found if found is not None and found.source is Source.CONSUL else None
+
+    wrap(DiscoveryClient, "_locate", locate)
 
 
 @event_bus_defect(

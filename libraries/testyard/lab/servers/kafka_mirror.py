@@ -291,7 +291,6 @@ class KafkaMirror(LoopThread):
         done = {partition: records[-1].offset + 1 for partition, records in batch.items()}
         await consumer.commit(done)
         self._committed |= done
-        self.trouble = None
 
     async def _copy(
         self, producer: AIOKafkaProducer, partition: TopicPartition, records: Sequence[ConsumerRecord]
@@ -331,9 +330,8 @@ class KafkaMirror(LoopThread):
             message = f"The lag of the {self._name} cannot be measured: {why}."
             raise LabError(message)
         try:
-            async with asyncio.timeout(self._request_timeout.total_seconds()):
-                ends: Mapping[TopicPartition, int] = await consumer.end_offsets(list(committed))
-        except (KafkaError, TimeoutError) as problem:
+            ends: Mapping[TopicPartition, int] = await consumer.end_offsets(list(committed))
+        except KafkaError as problem:
             message = f"The lag of the {self._name} cannot be measured: the source does not answer: {problem!r}."
             raise LabError(message) from None
         return {(it.topic, it.partition): max(0, end - committed[it]) for it, end in ends.items()}
