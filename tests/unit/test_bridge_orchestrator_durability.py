@@ -14,6 +14,7 @@ import httpx
 import pytest
 from bridge_support import ENVIRONMENT, rows, service_process, until
 from orchestrator_support import (
+    BUS,
     LONG,
     WORKFLOWS,
     Bench,
@@ -127,6 +128,28 @@ async def test_an_orchestrator_that_ends_leaves_its_work_to_the_next_one(around:
         lab.stamping.heal()
         lab.stamping.cut()
         await until(lambda: states(around, namespace) == {"COMPLETED": 101}, "all have completed", LONG)
+
+
+async def test_a_workflow_that_was_taken_on_without_kafka_outlives_a_kill(around: Neighbours, tmp_path: Path):
+    namespace = f"without-{uuid4()}"
+    quick = BUS.model_copy(update={"request_timeout": timedelta(milliseconds=500)})
+    async with bench(around, tmp_path, bus=quick) as lab, a_reducer(around, lab):
+        lab.stamping.silence()
+        lab.kafka.down()
+        with (
+            service_process(MODULE, lab.settings, around.url, tmp_path, stderr=subprocess.DEVNULL) as service,
+            httpx.Client(base_url=service.url, timeout=60) as client,
+        ):
+            answer = await asyncio.to_thread(client.post, f"{WORKFLOWS}/batch", json=files(20, namespace))
+            assert answer.status_code == 202
+            os.kill(service.process.pid, 9)
+        lab.kafka.up()
+        lab.stamping.heal()
+        lab.stamping.cut()
+        assert states(around, namespace) == {}, "only the outbox knows them"
+        with service_process(MODULE, lab.settings, around.url, tmp_path, stderr=subprocess.DEVNULL):
+            await until(lambda: states(around, namespace) == {"COMPLETED": 20}, "all have completed", LONG)
+        assert rows(around.url, TOTAL, namespace) == [(20,)]
 
 
 async def test_more_than_can_be_read_at_once_is_found(
