@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.structs import RecordMetadata
 from bridge_support import ENVIRONMENT, PATIENCE, rows, running_bus, secrets_of, short_settings, until
@@ -212,12 +213,19 @@ def adapter_settings(bootstrap_servers: str, directory: Path, **adapter: Any) ->
         "group": f"adapter-{uuid4().hex[:8]}",
         "poll": 0.1,
         "fetch_wait": 0.01,
-        "session_timeout": 1,
-        "heartbeat": 0.2,
+        # A busy machine must not end a session; one that is to end soon is asked for.
+        "session_timeout": 15,
+        "heartbeat": 0.5,
         "retry_backoff": 0.02,
         "retry_longest": 0.1,
     }
     return short_settings(bootstrap_servers, directory, adapter={**quick, **adapter})
+
+
+ONE_AFTER_THE_OTHER = pytest.mark.parametrize(
+    "bench", [{"session_timeout": 3, "heartbeat": 0.3}], indirect=True, ids=["short session"]
+)
+"""For adapters that come after another one: the mock brokers let them wait until its session is over."""
 
 
 @dataclass

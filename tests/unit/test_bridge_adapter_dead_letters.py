@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapter_support import Bench, envelope_of, open_bench
+from adapter_support import ONE_AFTER_THE_OTHER, Bench, envelope_of, open_bench
 from aiokafka import ConsumerRecord
 from bridge_support import until
 from testyard.lab.bridge.adapter.dead_letters import original_value
@@ -28,8 +28,8 @@ TOO_LONG = "".join(f"{number * 7919 % 1_000_003:x}" for number in range(1500))
 
 
 @pytest.fixture
-async def bench(database_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
-    async with open_bench(database_url, tmp_path) as bench:
+async def bench(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    async with open_bench(database_url, tmp_path, **getattr(request, "param", {})) as bench:
         yield bench
 
 
@@ -186,6 +186,7 @@ async def test_what_violates_a_constraint_is_dead_lettered_and_the_breaker_stays
     assert bench.count("fsm_transitions") == 30
 
 
+@ONE_AFTER_THE_OTHER
 async def test_a_dead_letter_is_committed_past(bench: Bench):
     for value in (b"1", b"2", envelope_of(ROUTE).to_bytes(), b"3"):
         await bench.send(TOPIC, value, partition=0)
@@ -225,6 +226,7 @@ async def test_a_record_whose_dead_letter_cannot_be_written_is_not_committed_pas
     assert bench.count("outbox") == 0
 
 
+@ONE_AFTER_THE_OTHER
 async def test_what_is_behind_such_a_record_is_read_again_by_the_next_one_and_stored_once(bench: Bench):
     for value in (envelope_of(ROUTE).to_bytes(), b"broken", envelope_of(ROUTE).to_bytes()):
         await bench.send(TOPIC, value, partition=0)
@@ -240,6 +242,7 @@ async def test_what_is_behind_such_a_record_is_read_again_by_the_next_one_and_st
     assert bench.count("event_logs") == 2
 
 
+@ONE_AFTER_THE_OTHER
 async def test_a_dead_letter_that_was_not_written_is_written_by_the_next_one(bench: Bench):
     await bench.send(TOPIC, b"broken")
     bench.kafka.fail_next(Api.PRODUCE, *[Failure.TOPIC_AUTHORIZATION_FAILED] * 1000)

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from adapter_support import Bench, envelope_of, events_of_workflows, open_bench
+from adapter_support import ONE_AFTER_THE_OTHER, Bench, envelope_of, events_of_workflows, open_bench
 from bridge_support import ENVIRONMENT, service_process, until
 from testyard.core.json_client import JsonClient
 from testyard.lab.bridge.topics import Route
@@ -26,8 +26,8 @@ PROCESS_PATIENCE = timedelta(seconds=60)
 
 
 @pytest.fixture
-async def bench(database_url: str, tmp_path: Path) -> AsyncIterator[Bench]:
-    async with open_bench(database_url, tmp_path) as bench:
+async def bench(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    async with open_bench(database_url, tmp_path, **getattr(request, "param", {})) as bench:
         yield bench
 
 
@@ -88,6 +88,7 @@ async def test_what_was_published_before_the_group_first_read_is_stored(bench: B
         await running.has_handled(1)
 
 
+@ONE_AFTER_THE_OTHER
 async def test_it_goes_on_where_it_has_committed(bench: Bench):
     for count in (3, 5):
         await bench.publish(ROUTE, *(envelope_of(ROUTE) for _ in range(count)))
@@ -100,6 +101,7 @@ async def test_it_goes_on_where_it_has_committed(bench: Bench):
     assert bench.count("event_logs") == 8
 
 
+@ONE_AFTER_THE_OTHER
 async def test_a_crash_between_storing_and_committing_loses_nothing_and_stores_nothing_twice(
     bench: Bench, tmp_path: Path
 ):
@@ -123,6 +125,7 @@ async def test_a_crash_between_storing_and_committing_loses_nothing_and_stores_n
     assert bench.count("fsm_transitions") == 40
 
 
+@ONE_AFTER_THE_OTHER
 async def test_a_crash_under_load_loses_nothing(bench: Bench, tmp_path: Path):
     events = [(route, event) for _, route, event in events_of_workflows(200)]
 
@@ -134,7 +137,9 @@ async def test_a_crash_under_load_loses_nothing(bench: Bench, tmp_path: Path):
     for least in (100, 600):
         with service_process(MODULE, bench.settings, bench.url, tmp_path) as service:
             await until(
-                lambda least=least: bench.count("event_logs") >= least, f"{least} are stored", PROCESS_PATIENCE
+                lambda least=least: bench.count("event_logs") >= least,
+                f"{least} are stored",
+                PROCESS_PATIENCE,
             )
             service.process.kill()
             service.process.wait()
@@ -184,16 +189,18 @@ async def test_it_starts_while_kafka_is_away_and_stores_when_it_is_back(bench: B
         assert running.adapter.trouble() == []
 
 
+@ONE_AFTER_THE_OTHER
 async def test_it_survives_an_outage_of_kafka_that_is_longer_than_its_session(bench: Bench):
     async with bench.adapter() as running:
         await bench.publish(ROUTE)
         await running.has_handled(1)
         await bench.commits(TOPIC, 1)
         bench.kafka.down()
-        await asyncio.to_thread(bench.execute, "SELECT pg_sleep(1.5)")
+        longer = bench.settings.adapter.session_timeout.total_seconds() + 0.5
+        await asyncio.to_thread(bench.execute, "SELECT pg_sleep(%s)", longer)
         bench.kafka.up()
         await bench.publish(ROUTE, *(envelope_of(ROUTE) for _ in range(10)))
-        await running.has_handled(11)
+        await until(lambda: bench.count("event_logs") == 11, "the events are stored")
         await bench.commits(TOPIC, 11)
     assert bench.count("event_logs") == 11
 
@@ -225,6 +232,7 @@ async def test_partitions_are_given_up_when_what_is_in_flight_is_stored_and_comm
 WAITS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
+@ONE_AFTER_THE_OTHER
 async def test_what_was_in_flight_when_partitions_were_lost_is_not_committed(bench: Bench):
     async with bench.adapter() as running:
         await bench.publish(ROUTE)

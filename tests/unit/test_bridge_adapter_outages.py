@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-from adapter_support import Bench, RunningAdapter, envelope_of, open_bench
+from adapter_support import ONE_AFTER_THE_OTHER, Bench, RunningAdapter, envelope_of, open_bench
 from bridge_support import ENVIRONMENT, called_here, secrets_of, until
 from kafka_support import eventually
 from testyard.lab.bridge.adapter.app import create_app
@@ -37,9 +37,9 @@ def proxy(database_url: str) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-async def bench(database_url: str, proxy: FaultProxy, tmp_path: Path) -> AsyncIterator[Bench]:
+async def bench(database_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     """Its adapters reach the database through the proxy; the test does not."""
-    async with open_bench(database_url, tmp_path) as bench:
+    async with open_bench(database_url, tmp_path, **getattr(request, "param", {})) as bench:
         # A connection that is not there is waited for so long.
         database = bench.settings.database.model_copy(update={"timeout": timedelta(milliseconds=700)})
         bench.settings = bench.settings.model_copy(update={"database": database})
@@ -89,6 +89,7 @@ async def test_nothing_is_lost_or_dead_lettered_while_the_database_is_away(bench
     assert metrics["errors"]["CIRCUIT_BREAKER_OPEN"] >= 1
 
 
+@ONE_AFTER_THE_OTHER
 async def test_reading_ahead_has_an_end_and_the_group_is_not_left(bench: Bench, proxy: FaultProxy):
     settings = bench.settings.model_copy(
         update={"adapter": bench.settings.adapter.model_copy(update={"poll_records": 5})}
@@ -102,8 +103,9 @@ async def test_reading_ahead_has_an_end_and_the_group_is_not_left(bench: Bench, 
         proxy.refuse()
         proxy.cut()
         await bench.publish(ROUTE, *events(300))
-        # Longer than the session, which only heartbeats keep.
-        await asyncio.to_thread(bench.execute, "SELECT pg_sleep(1.5)")
+        # Only heartbeats keep the session.
+        longer = bench.settings.adapter.session_timeout.total_seconds() + 0.5
+        await asyncio.to_thread(bench.execute, "SELECT pg_sleep(%s)", longer)
         assert running.adapter.consumption is consumption
         assert consumption.read_ahead <= 2 * 10 * 5 + 5
         proxy.heal()

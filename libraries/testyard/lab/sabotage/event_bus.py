@@ -494,13 +494,4 @@ def away_means_stored() -> None:
     wrap(Store, "_attempt", attempt)
 
 
-@event_bus_defect("payload-changed", "the adapter stores less than was published", "BUS-5.1")
-def payload_changed() -> None:
-    from testyard.lab.bridge.adapter import store
-
-    change_text(
-        store, "LOG", "envelope -> 'payload', coalesce", "(envelope -> 'payload') - 'entity_type', coalesce"
-    )
-
-
 EVENT_BUS_SERVICE_DEFECTS = tuple(value for value in globals().values() if isinstance(value, Defect))

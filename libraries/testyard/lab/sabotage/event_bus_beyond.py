@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from testyard.lab.sabotage.defect import Defect, defect, wrap
-from testyard.lab.sabotage.event_bus_defect import event_bus_defect
+from testyard.lab.sabotage.event_bus_defect import change_text, event_bus_defect
 from testyard.lab.waiting import elapse
 
 SERVERS = ("LAB:servers",)
@@ -150,6 +150,15 @@ def dropped_in_crashes() -> None:
         return await original(self, [event for event in events if next(numbers) % 500])
 
     wrap(Store, "store", store)
+
+
+@event_bus_defect("payload-changed", "the adapter stores less than was published", "BUS-5.1")
+def payload_changed() -> None:
+    from testyard.lab.bridge.adapter import store
+
+    change_text(
+        store, "LOG", "envelope -> 'payload', coalesce", "(envelope -> 'payload') - 'entity_type', coalesce"
+    )
 
 
 # ---- traces, regions, reports
