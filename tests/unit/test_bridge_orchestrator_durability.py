@@ -4,7 +4,8 @@ import asyncio
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from orchestrator_support import (
 from testyard.core.deadline import Deadline
 from testyard.lab.bridge.orchestrator import stored
 from testyard.lab.bridge.reducer.store import persist
+from testyard.lab.bridge.settings import BusSettings, Settings
 from testyard.lab.bridge.topics import Route
 
 pytestmark = pytest.mark.anyio
@@ -65,30 +67,78 @@ def files(count: int, namespace: str, **more: Any) -> dict[str, Any]:
     return {"workflows": [{"content": f"{namespace} {it}", **each} for it in range(count)]}
 
 
+@dataclass
+class Processes:
+    """Orchestrators that follow each other, each a process.
+
+    Attributes:
+        around: What they work with.
+        settings: What they are started with.
+        directory: Where their settings and their events are.
+    """
+
+    around: Neighbours
+    settings: Settings
+    directory: Path
+
+    @contextmanager
+    def next(self) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+        """The next one, and what calls it."""
+        with (
+            service_process(
+                MODULE, self.settings, self.around.url, self.directory, stderr=subprocess.DEVNULL
+            ) as service,
+            httpx.Client(base_url=service.url, timeout=120) as client,
+        ):
+            yield service.process, client
+
+
+@asynccontextmanager
+async def processes(
+    around: Neighbours, directory: Path, bus: BusSettings = BUS, **orchestrator: Any
+) -> AsyncIterator[tuple[Bench, Processes]]:
+    """A bench whose own orchestrator resumes nothing, a reducer, and orchestrators as processes that do."""
+    settings = {"stamping_timeout": 200, "workflow_timeout": 300, **orchestrator}
+    async with bench(around, directory, bus=bus, resume_after=600, **settings) as lab, a_reducer(around, lab):
+        eager = lab.settings.orchestrator.model_copy(update={"resume_after": timedelta(milliseconds=200)})
+        yield lab, Processes(around, lab.settings.model_copy(update={"orchestrator": eager}), directory)
+
+
+async def submit(client: httpx.Client, count: int, namespace: str) -> set[str]:
+    """Have workflows taken on; gives their correlation ids."""
+    answer = await asyncio.to_thread(client.post, f"{WORKFLOWS}/batch", json=files(count, namespace))
+    assert answer.status_code == 202
+    return {it["correlation_id"] for it in answer.json()["workflows"]}
+
+
+def stamping_works(lab: Bench) -> None:
+    """From now on; what was on its way to the service is lost."""
+    lab.stamping.heal()
+    lab.stamping.cut()
+
+
+async def completed(around: Neighbours, namespace: str, count: int) -> None:
+    """Wait until so many workflows, and no others, have a row that says so, and are counted."""
+    await until(lambda: states(around, namespace) == {"COMPLETED": count}, "all have completed", LONG)
+    assert rows(around.url, TOTAL, namespace) == [(count,)]
+
+
 async def test_a_killed_orchestrator_loses_no_workflow_and_tells_none_twice(around: Neighbours, tmp_path: Path):
     namespace = f"killed-{uuid4()}"
-    async with AsyncExitStack() as stack:
-        lab = await stack.enter_async_context(bench(around, tmp_path))
-        await stack.enter_async_context(a_reducer(around, lab))
+    async with processes(around, tmp_path) as (lab, orchestrators):
         lab.stamping.silence()
-        with (
-            service_process(MODULE, lab.settings, around.url, tmp_path, stderr=subprocess.DEVNULL) as service,
-            httpx.Client(base_url=service.url, timeout=60) as client,
-        ):
-            answer = await asyncio.to_thread(client.post, f"{WORKFLOWS}/batch", json=files(200, namespace))
-            assert answer.status_code == 202
-            accepted = {it["correlation_id"] for it in answer.json()["workflows"]}
-            # Until the steps before stamping are done, so that they are done twice.
-            steps = await events_about(lab.kafka, accepted, [Route.STEP_COMPLETED], 100)
-            os.kill(service.process.pid, 9)
+        with orchestrators.next() as (process, client):
+            accepted = await submit(client, 200, namespace)
+            # Until some of the steps before stamping are done, so that they are done twice.
+            steps = await events_about(lab.kafka, accepted, [Route.STEP_COMPLETED], 50)
+            os.kill(process.pid, 9)
         assert len(accepted) == 200
         assert len(steps) < 400
-        lab.stamping.heal()
-        lab.stamping.cut()
-        # The bench's own orchestrator is the next one that looks for what is unfinished.
-        await until(lambda: states(around, namespace) == {"COMPLETED": 200}, "all have completed", LONG)
-        assert lab.orchestrator.counts["resumed"] == 200
-        assert rows(around.url, TOTAL, namespace) == [(200,)]
+        await until(lambda: sum(states(around, namespace).values()) == 200, "all have rows", LONG)
+        stamping_works(lab)
+        with orchestrators.next() as (_, client):
+            await completed(around, namespace, 200)
+            assert client.get("/metrics").json()["resumed"] == 200
         told = await events_about(lab.kafka, accepted, TOLD_ONCE, 7 * 200)
         once = {it.envelope["event_id"]: it for it in told}
         assert len(told) > len(once), "what was told before the crash was told again"
@@ -107,49 +157,39 @@ def measured(payload: dict[str, Any]) -> dict[str, Any]:
 
 async def test_an_orchestrator_that_ends_leaves_its_work_to_the_next_one(around: Neighbours, tmp_path: Path):
     namespace = f"ended-{uuid4()}"
-    async with bench(around, tmp_path) as lab, a_reducer(around, lab):
+    async with processes(around, tmp_path) as (lab, orchestrators):
         lab.stamping.silence()
-        with (
-            service_process(MODULE, lab.settings, around.url, tmp_path, stderr=subprocess.DEVNULL) as service,
-            httpx.Client(base_url=service.url, timeout=60) as client,
-        ):
-            answer = await asyncio.to_thread(client.post, f"{WORKFLOWS}/batch", json=files(100, namespace))
-            assert answer.status_code == 202
+        with orchestrators.next() as (process, client):
+            await submit(client, 100, namespace)
             body = {"content": "# Waited for", "file_path": "x.md", "namespace": namespace}
             waiting = asyncio.create_task(asyncio.to_thread(client.post, WORKFLOWS, json=body))
             await until(lambda: client.get("/metrics").json()["accepted"] == 101, "it waits", LONG)
             # Who waits for an answer is waited for, but not for as long as a workflow may take.
-            deadline = Deadline(timedelta(seconds=30))
-            service.process.terminate()
-            await asyncio.to_thread(service.process.wait, 60)
+            deadline = Deadline(timedelta(seconds=60))
+            process.terminate()
+            await asyncio.to_thread(process.wait, 100)
             assert not deadline.expired, deadline.elapsed
-            assert service.process.returncode == 0
+            assert process.returncode == 0
             await asyncio.wait([waiting])
-        lab.stamping.heal()
-        lab.stamping.cut()
-        await until(lambda: states(around, namespace) == {"COMPLETED": 101}, "all have completed", LONG)
+        stamping_works(lab)
+        with orchestrators.next():
+            await completed(around, namespace, 101)
 
 
 async def test_a_workflow_that_was_taken_on_without_kafka_outlives_a_kill(around: Neighbours, tmp_path: Path):
     namespace = f"without-{uuid4()}"
     quick = BUS.model_copy(update={"request_timeout": timedelta(milliseconds=500)})
-    async with bench(around, tmp_path, bus=quick) as lab, a_reducer(around, lab):
+    async with processes(around, tmp_path, bus=quick) as (lab, orchestrators):
         lab.stamping.silence()
         lab.kafka.down()
-        with (
-            service_process(MODULE, lab.settings, around.url, tmp_path, stderr=subprocess.DEVNULL) as service,
-            httpx.Client(base_url=service.url, timeout=60) as client,
-        ):
-            answer = await asyncio.to_thread(client.post, f"{WORKFLOWS}/batch", json=files(20, namespace))
-            assert answer.status_code == 202
-            os.kill(service.process.pid, 9)
+        with orchestrators.next() as (process, client):
+            await submit(client, 20, namespace)
+            os.kill(process.pid, 9)
         lab.kafka.up()
-        lab.stamping.heal()
-        lab.stamping.cut()
+        stamping_works(lab)
         assert states(around, namespace) == {}, "only the outbox knows them"
-        with service_process(MODULE, lab.settings, around.url, tmp_path, stderr=subprocess.DEVNULL):
-            await until(lambda: states(around, namespace) == {"COMPLETED": 20}, "all have completed", LONG)
-        assert rows(around.url, TOTAL, namespace) == [(20,)]
+        with orchestrators.next():
+            await completed(around, namespace, 20)
 
 
 async def test_more_than_can_be_read_at_once_is_found(

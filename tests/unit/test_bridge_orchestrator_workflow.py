@@ -1,11 +1,13 @@
 """A workflow's states, its time and its request, without any service."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from bridge_support import until
 from pydantic import ValidationError
 from testyard.lab.bridge.events import WorkflowState
 from testyard.lab.bridge.orchestrator.time_limit import time_limit
@@ -116,21 +118,26 @@ def test_what_could_not_be_kept_is_refused_at_the_door(given: dict[str, Any], re
 
 @pytest.mark.anyio
 async def test_a_time_limit_warns_then_is_over_then_ends():
-    said: list[tuple[str, bool]] = []
+    said: list[str] = []
 
     async def take_too_long() -> None:
-        def warn() -> None:
-            said.append(("warned", limit.is_over))
-
-        async with time_limit(timedelta(milliseconds=100), timedelta(milliseconds=100), warn) as limit:
-            said.append(("began", limit.is_over))
-            await elapse(timedelta(milliseconds=120))
-            said.append(("only the grace is left", limit.is_over))
+        async with time_limit(
+            timedelta(milliseconds=200), timedelta(milliseconds=100), lambda: said.append("warned")
+        ) as limit:
+            asyncio.get_running_loop().call_at(limit.ends_at, said.append, "over")
+            await until(lambda: limit.is_over, "the time is over")
+            said.append("only the grace is left")
             await elapse(timedelta(seconds=20))
 
     with pytest.raises(TimeoutError):
         await take_too_long()
-    assert said == [("began", False), ("warned", False), ("only the grace is left", True)]
+    assert said == ["warned", "over", "only the grace is left"]
+
+
+@pytest.mark.anyio
+async def test_a_time_limit_is_not_over_at_its_beginning():
+    async with time_limit(timedelta(minutes=1), timedelta(0), lambda: None) as limit:
+        assert not limit.is_over
 
 
 @pytest.mark.anyio

@@ -16,13 +16,15 @@ from typing import Any
 import httpx
 import pytest
 from aiokafka import ConsumerRecord
+from bridge_support import served
 from fastapi import FastAPI
 from kafka_support import consumer_of, do, eventually, producer_of, read
 from opentelemetry import trace as global_traces
 from testyard.core.deadline import Deadline
 from testyard.lab.bridge import recording as recording_module
+from testyard.lab.bridge.calls import RefusalError, ServiceCalls, UnreachableError
 from testyard.lab.bridge.recording import MOST_WAITING, RecordingTracing
-from testyard.lab.bridge.settings import TracingSettings
+from testyard.lab.bridge.settings import DiscoverySettings, TracingSettings
 from testyard.lab.bridge.tracing import Tracing, new_tracing, traces_router
 from testyard.lab.servers.kafka_mock import MockKafka
 from testyard.lab.servers.loop_thread import LOOPBACK, loopback_listener
@@ -122,7 +124,7 @@ def test_tracing_is_off_unless_spans_are_kept_and_then_does_nothing() -> None:
 def test_tracing_that_is_off_imports_nothing_that_it_does_not_need() -> None:
     program = """
         import sys
-        from testyard.lab.bridge.settings import TracingSettings
+        from testyard.lab.bridge.settings import DiscoverySettings, TracingSettings
         from testyard.lab.bridge.tracing import new_tracing
         new_tracing(TracingSettings(), "reducer", "reducer-1", "test")
         heavy = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "requests", "google.protobuf", "httpx")
@@ -219,16 +221,25 @@ def test_work_that_outlives_its_request_stays_in_its_trace() -> None:
 # ---- requests that go
 
 
+def calls(tracing: Tracing, url: str, timeout: float = 5) -> ServiceCalls:
+    """Calls the service at an address."""
+    return ServiceCalls(
+        DiscoverySettings(), "metadata-stamping", url=url, timeout=timedelta(seconds=timeout), tracing=tracing
+    )
+
+
 def test_a_call_of_another_service_is_one_trace() -> None:
     caller, called = recording("orchestrator"), recording("metadata-stamping")
-    transport = caller.traced(httpx.ASGITransport(application_of(called)))
 
-    async def scenario() -> None:
-        async with httpx.AsyncClient(transport=transport, base_url="http://user:hunter2@stamping:8053") as client:
-            with caller.span("workflow"):
-                await client.get("/files/a?token=hunter2")
+    async def scenario() -> str:
+        async with served(application_of(called)) as url:
+            address = url.replace("http://", "http://user:hunter2@")
+            async with calls(caller, address) as stamping:
+                with caller.span("workflow"):
+                    await stamping.call("GET", "/files/a?token=hunter2")
+        return url
 
-    do(scenario())
+    url = do(scenario())
     call, workflow = caller.spans()
     request = only(called.spans())
     assert [it["trace_id"] for it in (call, request)] == [workflow["trace_id"]] * 2
@@ -236,9 +247,9 @@ def test_a_call_of_another_service_is_one_trace() -> None:
     assert (call["name"], call["kind"], call["status"]) == ("GET", "CLIENT", "UNSET")
     assert call["attributes"] == {
         "http.request.method": "GET",
-        "server.address": "stamping",
-        "server.port": 8053,
-        "url.full": "http://stamping:8053/files/a",
+        "server.address": LOOPBACK,
+        "server.port": int(url.rpartition(":")[2]),
+        "url.full": f"{url}/files/a",
         "http.response.status_code": 200,
     }
 
@@ -246,12 +257,11 @@ def test_a_call_of_another_service_is_one_trace() -> None:
 @pytest.mark.parametrize(("path", "reason"), [("/broken", "500"), ("/missing", "404")])
 def test_a_call_that_is_refused_has_failed(path: str, reason: str) -> None:
     tracing = recording()
-    application = application_of(recording("metadata-stamping"))
-    transport = httpx.ASGITransport(application, raise_app_exceptions=False)
 
     async def scenario() -> None:
-        async with httpx.AsyncClient(transport=tracing.traced(transport), base_url="http://stamping") as client:
-            await client.get(path)
+        async with served(application_of(recording("metadata-stamping"))) as url, calls(tracing, url) as stamping:
+            with pytest.raises(RefusalError, match=reason):
+                await stamping.call("GET", path)
 
     do(scenario())
     call = only(tracing.spans())
@@ -264,14 +274,14 @@ def test_a_call_that_nobody_answers_has_failed() -> None:
         address = f"http://{LOOPBACK}:{listening.getsockname()[1]}"
 
     async def scenario() -> None:
-        async with httpx.AsyncClient(transport=tracing.http_transport()) as client:
-            with pytest.raises(httpx.ConnectError):
-                await client.get(address)
+        async with calls(tracing, address) as stamping:
+            with pytest.raises(UnreachableError, match="metadata-stamping does not answer: "):
+                await stamping.call("GET", "/")
 
     do(scenario())
     call = only(tracing.spans())
-    assert (call["status"], call["status_message"]) == ("ERROR", "ConnectError")
-    assert call["attributes"]["error.type"] == "ConnectError"
+    assert (call["status"], call["status_message"]) == ("ERROR", "ClientConnectorError")
+    assert call["attributes"]["error.type"] == "ClientConnectorError"
 
 
 def test_a_call_that_is_given_up_has_failed() -> None:
@@ -280,10 +290,9 @@ def test_a_call_that_is_given_up_has_failed() -> None:
     async def scenario() -> None:
         with loopback_listener() as listening:
             address = f"http://{LOOPBACK}:{listening.getsockname()[1]}"
-            async with httpx.AsyncClient(transport=tracing.http_transport()) as client:
+            async with calls(tracing, address, timeout=0.05) as stamping:
                 with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(0.05):
-                        await client.get(address)
+                    await stamping.call("GET", "/")
 
     do(scenario())
     assert only(tracing.spans())["status_message"] == "CancelledError"

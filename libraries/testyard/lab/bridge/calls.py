@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
-import httpx
+import aiohttp
 
 from testyard.core.json_client import trusted_certificates
 from testyard.lab.bridge.discovery.client import DiscoveryClient, NobodyPassesError
 from testyard.lab.bridge.settings import DiscoverySettings
 from testyard.lab.bridge.tracing import NO_TRACING, Tracing
+
+_KEPT_OPEN: Final = timedelta(seconds=2)
+"""How long an idle connection is used again: for less than uvicorn waits (5 s), so that none meets its end."""
 
 
 class UnreachableError(Exception):
@@ -59,9 +63,7 @@ class ServiceCalls:
         self._url = url
         self._timeout = timeout
         self._tracing = tracing
-        # One connection each: what httpx does to share connections takes longer with every one that is open.
-        self._clients: list[httpx.AsyncClient] = []
-        self._idle: list[httpx.AsyncClient] = []
+        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,8 +71,8 @@ class ServiceCalls:
     async def __aexit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for client in self._clients:
-            await client.aclose()
+        if self._session is not None:
+            await self._session.close()
         if self._discovery is not None:
             await self._discovery.__aexit__(kind, problem, trace)
 
@@ -83,7 +85,7 @@ class ServiceCalls:
             method: HTTP method.
             path: With its leading slash.
             headers: Of the request.
-            options: As httpx takes them.
+            options: As aiohttp takes them: ``json``, ``data``, ``params``.
 
         Returns:
             The JSON of its answer.
@@ -96,10 +98,8 @@ class ServiceCalls:
         try:
             async with asyncio.timeout(self._timeout.total_seconds()):
                 url = await self._address()
-                response = await self._send(method, f"{url}{path}", headers=headers, **options)
-        except httpx.TimeoutException as problem:
-            raise TimeoutError(f"{self._service} did not answer in time") from problem
-        except httpx.HTTPError as problem:
+                status, answer = await self._send(method, f"{url}{path}", headers or {}, options)
+        except aiohttp.ClientError as problem:
             # It may be somewhere else by now.
             if self._discovery is not None:
                 self._discovery.forget(self._service)
@@ -107,34 +107,38 @@ class ServiceCalls:
                 f"{self._service} does not answer: {str(problem) or type(problem).__name__}"
             ) from problem
         try:
-            body = response.json()
+            body = json.loads(answer)
         except ValueError:
             body = None
-        if response.status_code >= 400:
-            raise RefusalError(response.status_code, body)
+        if status >= 400:
+            raise RefusalError(status, body)
         if body is None:
             raise UnreachableError(f"what answers for {self._service} does not speak JSON")
         return body
 
-    async def _send(self, method: str, url: str, **options: Any) -> httpx.Response:
-        client = self._idle.pop() if self._idle else self._new_client()
-        try:
-            return await client.request(method, url, **options)
-        finally:
-            self._idle.append(client)
+    async def _send(
+        self, method: str, url: str, headers: Mapping[str, str], options: Mapping[str, Any]
+    ) -> tuple[int, bytes]:
+        if self._session is None:
+            self._session = self._new_session()
+        with self._tracing.client_span(method, url) as span:
+            carried = {**headers, **dict(self._tracing.inject_headers())}
+            async with self._session.request(
+                method, url, headers=carried, allow_redirects=False, **options
+            ) as response:
+                span.answered(response.status)
+                return response.status, await response.read()
 
-    def _new_client(self) -> httpx.AsyncClient:
-        transport = self._tracing.http_transport(
-            trust_env=False, verify=trusted_certificates(), limits=httpx.Limits(max_connections=1)
+    def _new_session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=_KEPT_OPEN.total_seconds(), ssl=trusted_certificates()
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("Accept-Encoding", "User-Agent"),
+            # All of a call has one limit, which is the caller's.
+            timeout=aiohttp.ClientTimeout(total=None),
         )
-        client = httpx.AsyncClient(
-            timeout=self._timeout.total_seconds(),
-            trust_env=False,
-            verify=trusted_certificates(),
-            transport=transport,
-        )
-        self._clients.append(client)
-        return client
 
     async def _address(self) -> str:
         if self._discovery is None:

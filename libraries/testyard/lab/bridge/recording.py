@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
-import httpx
 import requests
 from aiokafka.structs import ConsumerRecord
 from fastapi.telemetry import TelemetryConfig
@@ -37,7 +37,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from testyard.lab.bridge.outbox_file import Headers
 from testyard.lab.bridge.settings import TracingSettings
-from testyard.lab.bridge.tracing import Tracing
+from testyard.lab.bridge.tracing import CallSpan, Tracing
 from testyard.lab.spans import spans_in
 
 SCOPE: Final = "testyard.bridge"
@@ -164,28 +164,20 @@ class RecordingTracing(Tracing):
         with self._lasting(current, *spans):
             yield
 
-    def http_transport(self, **options: Any) -> httpx.AsyncBaseTransport:
-        return self.traced(httpx.AsyncHTTPTransport(**options))
-
-    def traced(self, transport: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
-        """The same transport; each request by it is a span."""
-        return _TracedTransport(self, transport)
-
     @contextmanager
-    def client_span(self, request: httpx.Request) -> Iterator[Span]:
-        """A request to another service; its headers are to be injected while it lasts."""
-        url = request.url
+    def client_span(self, method: str, url: str) -> Iterator[CallSpan]:
+        parts = urlsplit(url)
         attributes: dict[str, str | int] = {
-            "http.request.method": request.method,
-            "server.address": url.host,
+            "http.request.method": method,
+            "server.address": parts.hostname or "",
             # Neither the query nor the user, which may be secret.
-            "url.full": f"{url.scheme}://{url.netloc.decode('ascii')}{url.path}",
+            "url.full": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}",
         }
-        if url.port is not None:
-            attributes["server.port"] = url.port
-        span = self._tracer.start_span(request.method, kind=SpanKind.CLIENT, attributes=attributes)
+        if parts.port is not None:
+            attributes["server.port"] = parts.port
+        span = self._tracer.start_span(method, kind=SpanKind.CLIENT, attributes=attributes)
         with self._lasting(span):
-            yield span
+            yield _CallSpan(span)
 
     def spans(self, trace_id: str | None = None) -> list[dict[str, Any]]:
         kept = self._kept.get_finished_spans()
@@ -225,25 +217,15 @@ class RecordingTracing(Tracing):
                 span.end()
 
 
-class _TracedTransport(httpx.AsyncBaseTransport):
-    """Sends requests; a span lasts until the answer begins, or until there will be none."""
+class _CallSpan(CallSpan):
+    def __init__(self, span: Span) -> None:
+        self._span = span
 
-    def __init__(self, tracing: RecordingTracing, inner: httpx.AsyncBaseTransport) -> None:
-        self._tracing = tracing
-        self._inner = inner
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        with self._tracing.client_span(request) as span:
-            request.headers.update(self._tracing.inject_headers())
-            response = await self._inner.handle_async_request(request)
-            span.set_attribute("http.response.status_code", response.status_code)
-            if response.status_code >= 400:
-                span.set_status(StatusCode.ERROR)
-                span.set_attribute("error.type", str(response.status_code))
-            return response
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
+    def answered(self, status: int) -> None:
+        self._span.set_attribute("http.response.status_code", status)
+        if status >= 400:
+            self._span.set_status(StatusCode.ERROR)
+            self._span.set_attribute("error.type", str(status))
 
 
 class _Sending(SpanExporter):

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from uuid import UUID
 
+from aiohttp import FormData
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from testyard.lab.bridge.calls import RefusalError, ServiceCalls, UnreachableError
@@ -190,8 +191,10 @@ class StampingClient:
             StampingRefusedError: It refuses.
         """
         as_bytes = content.encode() if isinstance(content, str) else content
+        form = FormData()
+        form.add_field("file", as_bytes, filename=file_path)
         with _understood():
-            return Hash.model_validate(await self._data("/hash", None, files={"file": (file_path, as_bytes)}))
+            return Hash.model_validate(await self._data("/hash", None, data=form))
 
     async def _data(self, path: str, correlation_id: UUID | None, **options: Any) -> Any:
         headers = dict(self._headers())

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from aiokafka.structs import ConsumerRecord
 from fastapi import APIRouter, Query
@@ -20,12 +20,23 @@ from fastapi.telemetry import TelemetryConfig
 from testyard.lab.bridge.outbox_file import Headers
 from testyard.lab.bridge.settings import TracingSettings
 
-if TYPE_CHECKING:
-    import httpx
-
 TRACE_ID_PATTERN: Final = "^[0-9a-f]{32}$"
 
 _NOTHING: Final = nullcontext()
+
+
+class CallSpan:
+    """The span of a request; this one is not kept."""
+
+    def answered(self, status: int) -> None:
+        """Tell how the request was answered.
+
+        Args:
+            status: The HTTP status.
+        """
+
+
+_NO_CALL: Final = nullcontext(CallSpan())
 
 
 class Tracing:
@@ -109,15 +120,14 @@ class Tracing:
         """
         return _NOTHING
 
-    def http_transport(self, **options: Any) -> httpx.AsyncBaseTransport:
-        """For ``httpx.AsyncClient(transport=…)``: each request is a span, and carries ``traceparent``.
+    def client_span(self, method: str, url: str) -> AbstractContextManager[CallSpan]:
+        """A request to another service; its headers are to be injected while it lasts.
 
         Args:
-            options: As ``httpx.AsyncHTTPTransport`` takes them; the client's own are not used any more.
+            method: HTTP method.
+            url: Of the request, whole.
         """
-        import httpx
-
-        return httpx.AsyncHTTPTransport(**options)
+        return _NO_CALL
 
     def spans(self, trace_id: str | None = None) -> list[dict[str, Any]]:
         """The spans that have ended and are kept, in the order in which they ended.
