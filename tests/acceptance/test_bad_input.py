@@ -47,7 +47,7 @@ SKIPS = {
     "Third": "CHAIN-…'First' is FAIL: The first one went wrong:…",
     "Sixth": "CHAIN-0 must pass first, but it did not run in this suite.",
     "Seventh": "CHAIN-1 must pass first, but 'First' is FAIL: …",
-    "Eighth": "The tag 'needs:miracles' is not known, expected one of listeners, …, test-clock, libvirt.",
+    "Eighth": "The tag 'needs:miracles' is not known, expected one of listeners, …, test-clock, …, libvirt.",
     "Follows A Scenario Of Another Suite": "CHAIN-4 must pass first, but it did not run in this suite.",
 }
 

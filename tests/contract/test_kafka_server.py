@@ -43,9 +43,15 @@ MEMBER_SETTINGS = {"session_timeout_ms": 2000, "heartbeat_interval_ms": 200, "me
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[KafkaServer]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the broker's directory is."""
+    return tmp_path_factory.mktemp("kafka")
+
+
+@pytest.fixture(scope="module")
+def server(place: Path) -> Iterator[KafkaServer]:
     """A broker with every kind of listener, which tests may kill but must start again."""
-    with KafkaServer(listeners=list(Listener)) as server:
+    with KafkaServer(listeners=list(Listener), place=place) as server:
         yield server
 
 
@@ -72,12 +78,12 @@ def test_what_is_published_is_read_again(server: KafkaServer, topic: str) -> Non
     asyncio.run(scenario())
 
 
-def test_it_listens_on_loopback_only_and_its_directory_is_private(server: KafkaServer) -> None:
+def test_it_listens_on_loopback_only_and_its_directory_is_private(server: KafkaServer, place: Path) -> None:
     sockets = psutil.Process(server.pid).net_connections()
     listening = {each.laddr for each in sockets if each.status == psutil.CONN_LISTEN}
     assert len(listening) == len(Listener) + 1, "and the controller"
     assert {address.ip for address in listening} == {"127.0.0.1"}
-    (directory,) = directories_of(os.getpid())
+    (directory,) = place.iterdir()
     assert directory.stat().st_mode & 0o777 == 0o700
 
 
