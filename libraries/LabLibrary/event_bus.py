@@ -31,6 +31,7 @@ class EventBusKeywords:
         with_consul: bool = False,
         with_traces: bool = False,
         partitions: int = 3,
+        gives_way: bool = False,
         settings: Mapping[str, Any] | None = None,
         within: timedelta = timedelta(seconds=30),
     ) -> None:
@@ -45,6 +46,8 @@ class EventBusKeywords:
             with_consul: Whether services find each other by Consul.
             with_traces: Whether the services keep traces, and send them to a collector.
             partitions: Of each topic.
+            gives_way: Whether the services leave the processors to whatever else runs on this machine, as a test of
+                load should where others measure times.
             settings: Settings of the services that differ from the lab's, section by section.
             within: Give up after this time.
 
@@ -62,6 +65,7 @@ class EventBusKeywords:
             with_consul=with_consul,
             with_traces=with_traces,
             partitions=partitions,
+            gives_way=gives_way,
             overrides=settings or {},
             within=within,
         )

@@ -18,15 +18,15 @@ Name              Beyond
 Ten Thousand Workflows Are In Flight
     [Documentation]    BUS-F1: that many at the same time, and each ends, is stored and counts once.
     [Tags]    BUS-F1    needs:faults
-    ${files}    Make Files    11500    size=100
+    ${files}    Make Files    10800    size=100
     GROUP    When more than ten thousand are submitted
         Submit Workflows    ${files}    namespace=load
-        ${counts}    Workflows Should End    11500    within=${WITHIN}[load]
+        ${counts}    Workflows Should End    10800    within=${WITHIN}[load]
     END
     GROUP    Then ten thousand were in flight, and all have completed
         Should Be True    ${counts}[most_in_flight] >= 10000
-        So Many Should Have Completed    11500    load
-        The Namespace Should Have Processed    11500    load
+        So Many Should Have Completed    10800    load
+        The Namespace Should Have Processed    10800    load
     END
 
 Two Regions Have The Same
@@ -70,7 +70,7 @@ Nothing Has Become Slower
 A Report Tells The Distance To Each Bound
     [Documentation]    BUS-F6: who decides about a release reads one table, not a log.
     [Tags]    BUS-F6
-    ${files}    Make Files    ${BUS}[samples]    seed=76
+    ${files}    Make Files    ${BUS}[samples]    size=1000    seed=76
     ${hashes}    Hash Files    ${files}
     ${workflows}    Run Workflows    ${files}
     ${published}    Publish By The Orchestrator    ${BUS}[samples]

@@ -226,8 +226,9 @@ class Bus:
 
 
 async def _made(making: asyncio.Task[_Producer]) -> _Producer:
-    # Neither the cancellation of this task may end the other one, nor the other way round.
-    await asyncio.wait([making])
+    if not making.done():
+        # Neither the cancellation of this task may end the other one, nor the other way round.
+        await asyncio.wait([making])
     if making.cancelled():
         raise ProducerClosed
     return making.result()

@@ -26,10 +26,10 @@ SHORTER: dict[str, Any] = {
         "resume_after": 0.5,
     },
     # The lab's brokers answer only when this time is over, also when a record arrives meanwhile.
-    "reducer": {"group": "reducer-group", "session_timeout": 2, "heartbeat": 0.3, "fetch_wait": 0.01},
+    "reducer": {"group": "reducer-group", "session_timeout": 2, "heartbeat": 0.3, "fetch_wait": 0.025},
     "adapter": {
         "group": "database-adapter-effect-group",
-        "fetch_wait": 0.01,
+        "fetch_wait": 0.025,
         "session_timeout": 2,
         "heartbeat": 0.3,
         "retry_backoff": 0.1,

@@ -51,6 +51,8 @@ LOOPBACK = "127.0.0.1"
 PARTITIONS = 3
 DEAD_LETTER_PARTITIONS = 1
 KEPT_SPANS = 10_000
+BEHIND_OTHERS = 5
+"""How nice a service is that gives way: beside busy processes it gets a quarter as much as they do."""
 
 EMPTY_EVERYTHING = """
     TRUNCATE workflow_executions, workflow_steps, workflow_steps_waiting, fsm_transitions, bridge_states,
@@ -83,6 +85,7 @@ class EventBusLab(Startable):
         with_traces: Whether the services keep traces, and send them to the lab's collector.
         partitions: Of each topic.
         breakable: Whether the services reach PostgreSQL through a proxy.
+        gives_way: Whether the services leave the processors to whatever else runs on this machine.
         overrides: Settings that differ from those of the lab.
     """
 
@@ -91,6 +94,7 @@ class EventBusLab(Startable):
     with_traces: bool = False
     partitions: int = PARTITIONS
     breakable: bool = False
+    gives_way: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
     modules: dict[BridgeService, str] = field(default_factory=lambda: {it: it.module for it in BridgeService})
 
@@ -417,7 +421,7 @@ class EventBusLab(Startable):
             message = "The event bus of the lab is not running."
             raise LabError(message)
         with self._log_of(service).open("ab") as log:
-            return self._forks.fork(
+            process = self._forks.fork(
                 *(self.modules[service], "--settings", str(self._settings_file)),
                 *("--fd", str(listener), "--end-with-stdin"),
                 stdin=PIPE,
@@ -425,6 +429,9 @@ class EventBusLab(Startable):
                 environment={DATABASE_VARIABLE: self._database_url_of_services},
                 descriptors=(listener,),
             )
+        if self.gives_way:
+            os.setpriority(os.PRIO_PROCESS, process.pid, BEHIND_OTHERS)
+        return process
 
     def _wait_until_ready(self, service: BridgeService, deadline: Deadline) -> None:
         def ask() -> object:
