@@ -214,7 +214,12 @@ class OnextreeClient:
         await self._calls.call("GET", "/health")
 
     async def intelligence(
-        self, context: str, *, include_patterns: bool = True, include_relationships: bool = True
+        self,
+        context: str,
+        *,
+        include_patterns: bool = True,
+        include_relationships: bool = True,
+        retries: int | None = None,
     ) -> Intelligence:
         """What OnexTree has to say.
 
@@ -222,6 +227,7 @@ class OnextreeClient:
             context: What it is about: a path, a content, a description.
             include_patterns: Whether it is to look for patterns.
             include_relationships: Whether it is to look for what belongs together.
+            retries: How often it is asked again; as often as ever when not given.
 
         Raises:
             OnextreeUnavailableError: It does not answer, or cannot work now, however often it was asked.
@@ -237,7 +243,7 @@ class OnextreeClient:
             "include_patterns": include_patterns,
             "include_relationships": include_relationships,
         }
-        found = _intelligence(await self._call("POST", "/intelligence", json=body))
+        found = _intelligence(await self._call("POST", "/intelligence", retries=retries, json=body))
         # As long as it has no tree it knows nothing, and soon it may.
         if found.quality > 0:
             self._remember(key, found)
@@ -278,9 +284,10 @@ class OnextreeClient:
                 self._cache.popitem()
         self._cache[key] = found
 
-    async def _call(self, method: str, path: str, **options: Any) -> Any:
+    async def _call(self, method: str, path: str, *, retries: int | None = None, **options: Any) -> Any:
+        retries = self._retries if retries is None else retries
         backoff = Backoff()
-        for attempt in range(self._retries + 1):
+        for attempt in range(retries + 1):
             try:
                 return await self._calls.call(method, path, headers=self._headers(), **options)
             except TimeoutError as problem:
@@ -292,7 +299,7 @@ class OnextreeClient:
                 if problem.status < 500:
                     raise OnextreeRefusedError(str(detail or problem), problem.status) from problem
                 failure = OnextreeUnavailableError(str(detail or problem))
-            if attempt < self._retries:
+            if attempt < retries:
                 await elapse(backoff.next())
         raise failure
 

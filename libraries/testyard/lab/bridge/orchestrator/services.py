@@ -76,6 +76,11 @@ class _Guarded:
         self._timeout = timeout
         self._places = asyncio.Semaphore(concurrent)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the service is taken to work."""
+        return self._breaker.state is BreakerState.CLOSED
+
     async def call(self, ask: Callable[[], Awaitable[Value]], *harmless: type[Exception]) -> Value:
         """Ask the service; the time begins when there is a place.
 
@@ -126,7 +131,11 @@ class Services:
         request = workflow.request
         try:
             found = await self._ask_onextree.call(
-                lambda: self._onextree.intelligence(f"{request.file_path}\n{request.content}"),
+                lambda: self._onextree.intelligence(
+                    f"{request.file_path}\n{request.content}",
+                    # A probe is one call: the workflow waits for its outcome.
+                    retries=None if self._ask_onextree.is_closed else 0,
+                ),
                 OnextreeRefusedError,
             )
         except TimeoutError:
