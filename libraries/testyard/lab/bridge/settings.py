@@ -82,6 +82,8 @@ class OrchestratorSettings(Section):
         workflow_grace: How much longer it may take before it is given up.
         breaker: When nobody waits any more for stamping, or for OnexTree; each has its own.
         concurrent_calls: How many calls to one service are under way at a time.
+        at_work: How many workflows with intelligence, and how many without, are worked on at a time; those that
+            were taken on first come first.
         hash_without_stamping: Whether the orchestrator hashes itself when stamping is not there.
         resume_after: How often workflows are looked for that another process has left unfinished.
     """
@@ -92,6 +94,7 @@ class OrchestratorSettings(Section):
     workflow_grace: Positive = timedelta(seconds=30)
     breaker: BreakerSettings = BreakerSettings()
     concurrent_calls: int = Field(default=32, ge=1)
+    at_work: int = Field(default=64, ge=1)
     hash_without_stamping: bool = True
     resume_after: Positive = timedelta(seconds=30)
 

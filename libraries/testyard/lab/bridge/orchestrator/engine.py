@@ -21,11 +21,6 @@ from testyard.lab.bridge.orchestrator.workflow import Workflow, WorkflowRequest
 
 REMEMBERED: Final = 20_000
 """How many workflows that have ended are still answered for without a look into the tables."""
-AT_WORK: Final = 64
-"""How many workflows of a kind are worked on at a time; those that were taken on first come first.
-
-Those that ask OnexTree and those that do not are two kinds: when it is slow, only the former wait for each other.
-"""
 COUNTED: Final = ("accepted", "completed", "failed", "resumed")
 
 WITHOUT_INTELLIGENCE: Final = "onextree_unavailable_skip_intelligence"
@@ -62,7 +57,9 @@ class Orchestrator:
         # Only while nobody can be told yet that the workflow was taken on.
         self._accepting: dict[UUID, asyncio.Future[None]] = {}
         self._ended: OrderedDict[UUID, Workflow] = OrderedDict()
-        self._at_work = {with_intelligence: asyncio.Semaphore(AT_WORK) for with_intelligence in (False, True)}
+        # When OnexTree is slow, only those that ask it wait for each other.
+        at_work = node.settings.orchestrator.at_work
+        self._at_work = {with_intelligence: asyncio.Semaphore(at_work) for with_intelligence in (False, True)}
         self._stopping = False
         node.degraded_for.append(self._telling.outage.reasons)
 
