@@ -10,7 +10,7 @@ from robot.api.deco import keyword
 from testyard.core.deadline import Deadline
 from testyard.core.history import Happening
 from testyard.kafka.collecting import SESSION_TIMEOUT, Isolation, Start
-from testyard.kafka.event import Event
+from testyard.kafka.event import Event, Moment
 from testyard.kafka.selection import Selection
 
 from KafkaLibrary.session import DEFAULT_COLLECTOR, Session
@@ -139,6 +139,7 @@ class CollectKeywords:
         name: str = DEFAULT_COLLECTOR,
         *,
         to_the_end: bool = True,
+        moment: Moment = Moment.RECEIVED,
         within: timedelta = TEN_SECONDS,
         alias: str = "default",
     ) -> list[Happening]:
@@ -148,6 +149,7 @@ class CollectKeywords:
             name: The collector.
             to_the_end: Whether to wait first until everything that is there now has been read: only then can be
                 said what is missing.
+            moment: When an event happened: when it was `RECEIVED`, or when it was `SENT`, however late it is read.
             within: Give up waiting after this time.
             alias: The connection.
 
@@ -160,11 +162,12 @@ class CollectKeywords:
 
         Example:
             | ${received} = | History Of Collected Events | audit |
+            | ${sent} = | History Of Collected Events | audit | moment=SENT |
         """
         connection = self._session.connections.get(alias)
         if to_the_end:
             connection.drain(name, Deadline(within))
-        history = connection.collector(name).happenings
+        history = connection.collector(name).happenings(moment)
         logger.info(f"'{name}' has received {len(history)} events.")
         return history
 

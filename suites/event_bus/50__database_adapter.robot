@@ -113,6 +113,7 @@ It Goes On Where It Had Stopped
         Add To Ledger    ${happened}
         All Probes Should Be Stored    ${events}
         Every Event Should Be Stored Exactly Once
+        The Adapter Should Tell The Same Delay
     END
 
 Two Adapters Share The Work

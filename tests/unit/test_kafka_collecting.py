@@ -13,7 +13,7 @@ from testyard.core.errors import NotMetError, UserError
 from testyard.core.history import Kind
 from testyard.kafka.client import Kafka
 from testyard.kafka.collecting import Collector, Isolation, Start
-from testyard.kafka.event import outgoing, partition_called
+from testyard.kafka.event import Moment, outgoing, partition_called
 from testyard.kafka.groups import committed_offsets
 from testyard.kafka.problems import RecordsGoneError, UnknownTopicError
 from testyard.kafka.selection import Selection
@@ -103,7 +103,7 @@ def test_an_event_that_was_read_is_a_happening(mock: MockKafka, kafka: Kafka) ->
     before = time.time_ns()
     publish(kafka, topic, 7, 7)
     ids(collector, 1)
-    (happening,) = collector.happenings
+    (happening,) = collector.happenings(Moment.RECEIVED)
     assert (happening.kind, happening.event, happening.key) == (Kind.RECEIVED, "7", "k")
     assert (happening.place, happening.position) == (f"{topic}/0", 0)
     assert before <= happening.at_ns <= time.time_ns()
@@ -203,7 +203,7 @@ def test_records_that_were_dropped_before_they_were_read_are_an_error(mock: Mock
         collector.wait_for(Selection.of(None, ["$.n=9"]), Deadline(LONG))
     for look in (
         lambda: collector.events,
-        lambda: collector.happenings,
+        lambda: collector.happenings(Moment.RECEIVED),
         lambda: kafka.drain("one", Deadline(LONG)),
     ):
         with pytest.raises(RecordsGoneError, match=said):

@@ -9,7 +9,7 @@ import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from testyard.core.errors import UserError
 from testyard.core.history import Happening, Kind
-from testyard.kafka.event import IDENTITY, Event, Identity, outgoing, partition_called
+from testyard.kafka.event import IDENTITY, Event, Identity, Moment, outgoing, partition_called
 
 ENVELOPE = {"envelope_version": "1.0", "event_id": "e-1"}
 
@@ -101,7 +101,8 @@ def test_an_event_that_was_read_tells_all_that_it_has() -> None:
     assert event.headers == {"trace": "t", "odd": "\\xff"}
     assert event.value == {"event_id": "e-1", "n": 1}
     assert event.timestamp == datetime(2023, 11, 14, 22, 13, 20, 123000, UTC)
-    assert event.happening == Happening(Kind.RECEIVED, "e-1", 5, "k", "orders/2", 17)
+    assert event.happening(Moment.RECEIVED) == Happening(Kind.RECEIVED, "e-1", 5, "k", "orders/2", 17)
+    assert event.happening(Moment.SENT).at_ns == 1_700_000_000_123_000_000
     assert repr(event) == 'orders/2@17 key=\'k\' {"event_id":"e-1","n":1}'
 
 

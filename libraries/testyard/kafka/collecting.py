@@ -19,7 +19,7 @@ from testyard.core.errors import NotMetError, UserError
 from testyard.core.history import Happening
 from testyard.core.loop_thread import LoopThread
 from testyard.kafka.ending import end_client
-from testyard.kafka.event import IDENTITY, Event, Identity, place_of
+from testyard.kafka.event import IDENTITY, Event, Identity, Moment, place_of
 from testyard.kafka.problems import RecordsGoneError, reason
 from testyard.kafka.selection import Selection
 
@@ -112,14 +112,16 @@ class Collector:
         self.check()
         return list(self._events)
 
-    @property
-    def happenings(self) -> list[Happening]:
+    def happenings(self, moment: Moment) -> list[Happening]:
         """What has arrived so far, for a history.
+
+        Args:
+            moment: Which moment of each event the history tells.
 
         Raises:
             UserError: Reading has failed, so that events may be missing.
         """
-        return [event.happening for event in self.events]
+        return [event.happening(moment) for event in self.events]
 
     def check(self) -> None:
         """Make sure that nothing is missing.

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum
 from functools import cached_property
 from typing import Any
 
@@ -79,6 +80,13 @@ def text_of(raw: bytes | None) -> str | None:
     return None if raw is None else raw.decode(errors="backslashreplace")
 
 
+class Moment(Enum):
+    """Which moment of an event a history tells: when it was read, or when it was sent."""
+
+    RECEIVED = "received"
+    SENT = "sent"
+
+
 class Event:
     """An event as it was read.
 
@@ -147,11 +155,16 @@ class Event:
         """When it was read (UTC)."""
         return datetime.fromtimestamp(self.received_ns / NANOSECONDS, UTC)
 
-    @property
-    def happening(self) -> Happening:
-        """That it was received, for a history."""
+    def happening(self, moment: Moment) -> Happening:
+        """That it was received, for a history.
+
+        Args:
+            moment: Which one the history tells.
+        """
+        sent_ns = self._record.timestamp * NANOSECONDS // MILLISECONDS
+        at_ns = self.received_ns if moment is Moment.RECEIVED else sent_ns
         place = place_of(self.topic, self.partition)
-        return Happening(Kind.RECEIVED, self.id, self.received_ns, self.key, place, self.offset)
+        return Happening(Kind.RECEIVED, self.id, at_ns, self.key, place, self.offset)
 
 
 @dataclass(slots=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +14,49 @@ from testyard.lab.sabotage.event_bus_defect import change_text, event_bus_defect
 from testyard.lab.waiting import elapse
 
 SERVERS = ("LAB:servers",)
+
+# ---- breakers, and what the adapter tells of itself
+
+
+@event_bus_defect("breaker-opens-late", "a breaker opens a while after the fifth failure", "BUS-4.1")
+def breaker_opens_late() -> None:
+    from testyard.lab.bridge.breaker import BreakerState, CircuitBreaker
+
+    def turn(original: Any, self: Any, target: Any, reason: str) -> None:
+        if self.name != "stamping" or target is not BreakerState.OPEN or "in a row" not in reason:
+            original(self, target, reason)
+        elif not hasattr(self, "opens_later"):
+
+            def open_now() -> None:
+                del self.opens_later
+                original(self, target, reason)
+
+            self.opens_later = asyncio.get_running_loop().call_later(0.8, open_now)
+
+    wrap(CircuitBreaker, "_turn", turn)
+
+
+@event_bus_defect("breaker-never-closes", "probes that succeed close no breaker", "BUS-4.14", "BUS-6.3")
+def breaker_never_closes() -> None:
+    from testyard.lab.bridge.breaker import CircuitBreaker
+
+    def turn(original: Any, self: Any, target: Any, reason: str) -> None:
+        if not (self.name == "stamping" and "probes in a row" in reason):
+            original(self, target, reason)
+
+    wrap(CircuitBreaker, "_turn", turn)
+
+
+@event_bus_defect("lag-from-consume-time", "the adapter measures its lag from when it reads an event", "BUS-5.8")
+def lag_from_consume_time() -> None:
+    from testyard.lab.bridge.adapter.figures import Figures
+
+    def stored(original: Any, self: Any, events: Any, fresh: Any) -> None:
+        now = time.time() * 1000
+        original(self, [replace(it, record=replace(it.record, timestamp=now)) for it in events], fresh)
+
+    wrap(Figures, "stored", stored)
+
 
 # ---- outages
 
