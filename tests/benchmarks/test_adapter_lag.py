@@ -53,8 +53,11 @@ class Load:
 
 
 LOADS = [
+    Load("embedded", EMBEDDED, 100, MOST_LATE),
     Load("embedded", EMBEDDED, 1000, MOST_LATE),
     Load("embedded", EMBEDDED, 2000, MOST_LATE),
+    # At this rate the publisher and the brokers need a core of their own.
+    Load("embedded", EMBEDDED, 5000, None),
     Load("documented", DOCUMENTED, 2000, None),
 ]
 

@@ -31,7 +31,7 @@ def breaker_opens_late() -> None:
                 del self.opens_later
                 original(self, target, reason)
 
-            self.opens_later = asyncio.get_running_loop().call_later(0.8, open_now)
+            self.opens_later = asyncio.get_running_loop().call_later(1.5, open_now)
 
     wrap(CircuitBreaker, "_turn", turn)
 
