@@ -126,7 +126,8 @@ Other Services Do Not Suffer
     END
 
 Replay Does Not Flood The Bus
-    [Documentation]    BUS-4.9 rate_limiting_during_recovery: five hundred events at no more than a hundred a second.
+    [Documentation]    BUS-4.9 rate_limiting_during_recovery: five hundred events at no more than a hundred a second,
+    ...    each once.
     [Tags]    BUS-4.9
     The Bus Is Watched    STATE_TRANSITION
     GROUP    When five hundred events have waited for Kafka
@@ -134,12 +135,12 @@ Replay Does Not Flood The Bus
         ${published}    Publish By The Orchestrator    495
         Bring Kafka Up
     END
-    GROUP    Then they are sent at no more than a hundred a second, and a tenth
+    GROUP    Then they are sent once, at no more than a hundred a second, and a tenth
         Published Events Are In The Ledger    ${first}    ${published}
         All Of These Should Be Stored    ${first}    ${published}
         Every Event Should Be Stored Exactly Once
-        ${sent}    History Of Collected Events    moment=SENT
-        Add To Ledger    ${sent}
+        What Was Sent Goes Into The Ledger
+        Every Event Should Be Received Exactly Once
         Throughput    <=    110    arrival=received
     END
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,6 +19,7 @@ from testyard.lab.bridge.settings import Settings, StampingSettings
 from testyard.lab.bridge.stamping.answers import ErrorCode
 from testyard.lab.bridge.stamping.gate import LARGEST_BODY
 from testyard.lab.servers.kafka_mock import MockKafka
+from testyard.lab.waiting import elapse
 
 pytestmark = pytest.mark.anyio
 PIECE = 1024 * 1024
@@ -294,7 +296,7 @@ async def test_without_postgresql_files_are_stamped_and_queries_are_refused(
             proxy.heal()
             async with asyncio.timeout(20):
                 while (await api.call("GET", path)).status_code != 200:
-                    pass
+                    await elapse(timedelta(milliseconds=50))
 
     assert stamped["file_hash"] == blake3(b"stamped without a table").hexdigest()
     assert {(it.status_code, it.json()["error"][0]["code"]) for it in refused} == {
