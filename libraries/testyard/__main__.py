@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     controls = commands.add_parser("controls", help="run the suites under each known defect: is it caught?")
     controls.add_argument("--domain", default=None, help="only the defects of one domain, such as federation")
     controls.add_argument("--defect", action="append", default=[], help="only this defect; may be repeated")
-    controls.add_argument("--sample", action="store_true", help="only a few that turn every scenario red once")
+    controls.add_argument("--sample", action="store_true", help="only a few that turn every suite red once")
     controls.add_argument(
         "--changed-since", metavar="COMMIT", help="with --sample: all of the domains changed since"
     )
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _controls(options: argparse.Namespace) -> int:
     from testyard.lab.sabotage import DOMAINS, defect_named
-    from testyard.lab.sabotage.controls import run_controls
+    from testyard.lab.sabotage.controls import run_controls, scenarios_by_suite
     from testyard.lab.sabotage.selection import changed_paths, sample, touched_domains
 
     if options.domain and options.domain not in DOMAINS:
@@ -102,7 +102,9 @@ def _controls(options: argparse.Namespace) -> int:
         if options.sample:
             paths = changed_paths(options.changed_since, Path()) if options.changed_since else []
             whole = touched_domains(paths, domains)
-        defects = [it for name in domains for it in (DOMAINS[name] if name in whole else sample(DOMAINS[name]))]
+        suites = scenarios_by_suite(options.suites).values()
+        chosen = (DOMAINS[name] if name in whole else sample(DOMAINS[name], suites) for name in domains)
+        defects = [it for some in chosen for it in some]
         known = sum(len(DOMAINS[name]) for name in domains)
         print(f"{len(defects)} of {known} defects; all of {', '.join(sorted(whole)) or 'no domain'}", flush=True)  # noqa: T201 a command line prints
     caught = 0

@@ -18,15 +18,15 @@ Name              Beyond
 Ten Thousand Workflows Are In Flight
     [Documentation]    BUS-F1: that many at the same time, and each ends, is stored and counts once.
     [Tags]    BUS-F1    needs:faults
-    ${files}    Make Files    10800    size=100
+    ${files}    Make Files    ${BUS}[submitted]    size=100
     GROUP    When more than ten thousand are submitted
         Submit Workflows    ${files}    namespace=load
-        ${counts}    Workflows Should End    10800    within=${WITHIN}[load]
+        ${counts}    Workflows Should End    ${BUS}[submitted]    within=${WITHIN}[load]
     END
     GROUP    Then ten thousand were in flight, and all have completed
-        Should Be True    ${counts}[most_in_flight] >= 10000
-        So Many Should Have Completed    10800    load
-        The Namespace Should Have Processed    10800    load
+        Should Be True    ${counts}[most_in_flight] >= ${BUS}[in_flight]
+        So Many Should Have Completed    ${BUS}[submitted]    load
+        The Namespace Should Have Processed    ${BUS}[submitted]    load
     END
 
 Two Regions Have The Same

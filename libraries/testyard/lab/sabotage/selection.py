@@ -24,15 +24,24 @@ OWN_PARTS: Mapping[str, tuple[str, ...]] = {
 OF_NO_DOMAIN = ("README.md", "tests/", ".ci/", ".gitignore")
 
 
-def sample(defects: Iterable[Defect]) -> list[Defect]:
-    """A few defects that together turn every scenario red that all of them do; always the same few."""
-    left = list(defects)
-    missing = frozenset[str]().union(*(defect.turns_red for defect in left))
+def sample(defects: Iterable[Defect], suites: Iterable[frozenset[str]]) -> list[Defect]:
+    """A few defects that together turn something red in every suite in which all of them do; always the same few.
+
+    Args:
+        defects: What is chosen from.
+        suites: The scenarios of each suite.
+    """
+    of_suite = dict(enumerate(suites))
+    left = [
+        (defect, {suite for suite, scenarios in of_suite.items() if scenarios & defect.turns_red})
+        for defect in defects
+    ]
+    missing = set[int]().union(*(covered for _, covered in left))
     chosen = []
     while missing:
-        best = max(left, key=lambda defect: len(defect.turns_red & missing))
+        best, covered = max(left, key=lambda each: len(each[1] & missing))
         chosen.append(best)
-        missing -= best.turns_red
+        missing -= covered
     return chosen
 
 
