@@ -72,19 +72,6 @@ def failure_without_reason() -> None:
     wrap(Workflow, "fail", lambda original, self, _: original(self, "it failed"))
 
 
-@event_bus_defect("last-batch-lost", "a reducer that starts goes on with what comes from now on", "BUS-1.6")
-def last_batch_lost() -> None:
-    from testyard.lab.bridge.reducer.service import Reducer
-    from testyard.lab.bridge.reducer.store import read_offsets
-
-    async def go_on(original: Any, self: Any, consumer: Any) -> None:
-        await original(self, consumer)
-        if await read_offsets(self._node.pool, list(self._routes)):
-            await consumer.seek_to_end()
-
-    wrap(Reducer, "_go_on_where_the_tables_say", go_on)
-
-
 @event_bus_defect("publishing-is-slow", "the bus is asked only after a while", "BUS-1.7")
 def publishing_is_slow() -> None:
     from testyard.lab.bridge.publisher import Publisher
@@ -166,6 +153,7 @@ def stamped_anew() -> None:
 
 @event_bus_defect("namespaces-mixed", "a stamp is found in every namespace", "BUS-2.6")
 def namespaces_mixed() -> None:
+    from testyard.lab.bridge.stamping.known import KnownStamps
     from testyard.lab.bridge.stamping.store import StampTable
 
     class Everywhere(str):
@@ -176,11 +164,14 @@ def namespaces_mixed() -> None:
         def __ne__(self, other: object) -> bool:
             return False
 
-    async def find(original: Any, self: Any, key: Any) -> Any:
-        found = await original(self, key)
+    def everywhere(found: Any) -> Any:
         return found and found.model_copy(update={"namespace": Everywhere(found.namespace)})
 
+    async def find(original: Any, self: Any, key: Any) -> Any:
+        return everywhere(await original(self, key))
+
     wrap(StampTable, "find", find)
+    wrap(KnownStamps, "find", lambda original, self, key: everywhere(original(self, key)))
 
 
 @event_bus_defect("everything-is-valid", "a changed file still fits its stamp", "BUS-2.6")

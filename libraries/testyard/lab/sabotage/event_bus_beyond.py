@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -103,8 +102,10 @@ def queries_wait_for_the_bus() -> None:
         find = self.table.find
 
         async def slowly(key: Any) -> Any:
-            with suppress(KafkaError):
+            try:
                 await node.publisher._bus.ask()
+            except KafkaError:
+                await elapse(timedelta(milliseconds=200))
             return await find(key)
 
         self.table.find = slowly
@@ -112,7 +113,8 @@ def queries_wait_for_the_bus() -> None:
     wrap(Stamping, "__init__", start)
 
 
-@event_bus_defect("file-forgotten", "what waits in the file is not written", "BUS-4.12")
+# A service that believes that something waits stays degraded, in which state the suite's other tests end.
+@event_bus_defect("file-forgotten", "what waits in the file is not written", "BUS-4.12", "BUS-4.13", "BUS-4.14")
 def file_forgotten() -> None:
     from testyard.lab.bridge.outbox_file import OutboxFile
 
@@ -147,6 +149,19 @@ def late_success_counts() -> None:
 
 
 # ---- crashes
+
+
+@event_bus_defect("last-batch-lost", "a reducer that starts goes on with what comes from now on", "BUS-1.6")
+def last_batch_lost() -> None:
+    from testyard.lab.bridge.reducer.service import Reducer
+    from testyard.lab.bridge.reducer.store import read_offsets
+
+    async def go_on(original: Any, self: Any, consumer: Any) -> None:
+        await original(self, consumer)
+        if await read_offsets(self._node.pool, list(self._routes)):
+            await consumer.seek_to_end()
+
+    wrap(Reducer, "_go_on_where_the_tables_say", go_on)
 
 
 @event_bus_defect("not-resumed", "what a crash left unfinished stays so", "BUS-6.1")
