@@ -16,7 +16,7 @@ from testyard.core.errors import NotMetError, UserError
 from testyard.core.history import Happening, Kind
 from testyard.kafka.client import Kafka
 from testyard.kafka.connection import ProducerSettings
-from testyard.kafka.event import Outgoing, outgoing
+from testyard.kafka.event import Moment, Outgoing, outgoing
 from testyard.kafka.problems import UnknownTopicError
 from testyard.lab.servers.kafka_mock import Api, Failure, MockKafka
 
@@ -110,7 +110,7 @@ def test_an_event_without_an_id_is_told_by_its_place(mock: MockKafka, kafka: Kaf
     publication = kafka.publish([outgoing(topic, "plain")])
     (event,) = kafka.read_all([topic], Deadline(LONG))
     assert [it.event for it in publication] == [f"{topic}/0@0"] * 2
-    assert event.happening.event == f"{topic}/0@0"
+    assert event.happening(Moment.RECEIVED).event == f"{topic}/0@0"
 
 
 def test_a_misspelt_topic_is_not_created(mock: MockKafka, kafka: Kafka) -> None:

@@ -400,7 +400,11 @@ def open_breaker_waits() -> None:
 # ---- adapter
 
 
-@event_bus_defect("one-in-500-dropped", "the adapter drops one event in 500, three in all", "BUS-5.2", "BUS-5.8")
+@event_bus_defect(
+    "one-in-500-dropped",
+    "the adapter drops one event in 500",
+    *("BUS-5.2", "BUS-5.3", "BUS-5.4", "BUS-5.7", "BUS-5.8"),
+)
 def one_in_500_dropped() -> None:
     from testyard.lab.bridge.adapter.store import Store
 
@@ -409,7 +413,8 @@ def one_in_500_dropped() -> None:
     def is_kept(event: Any) -> bool:
         # Events that services publish now and then would shift what is dropped.
         number = next(numbers) if b"probe" in event.row else 1
-        return number % 500 != 0 or number > 1500
+        # The adapter that is started again in BUS-5.8 may come to its 2000th event there, or later.
+        return number % 500 != 0 or number == 2000
 
     async def store(original: Any, self: Any, events: Any) -> Any:
         return await original(self, list(filter(is_kept, events)))
