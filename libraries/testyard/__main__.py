@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     controls.add_argument(
         "--changed-since", metavar="COMMIT", help="with --sample: all of the domains changed since"
     )
+    controls.add_argument(
+        "--known-to-pass", action="store_true", help="do not run the suites without any defect first"
+    )
     controls.add_argument("--suites", type=Path, default=Path("suites"), help="the directory of the suites")
     controls.add_argument("--whole", action="store_true", help="run every suite under each defect")
     controls.add_argument("--processes", type=int, default=2, help="how many runs at a time")
@@ -108,7 +111,14 @@ def _controls(options: argparse.Namespace) -> int:
         known = sum(len(DOMAINS[name]) for name in domains)
         print(f"{len(defects)} of {known} defects; all of {', '.join(sorted(whole)) or 'no domain'}", flush=True)  # noqa: T201 a command line prints
     caught = 0
-    for verdict in run_controls(defects, options.suites, whole=options.whole, processes=options.processes):
+    verdicts = run_controls(
+        defects,
+        options.suites,
+        whole=options.whole,
+        processes=options.processes,
+        known_to_pass=options.known_to_pass,
+    )
+    for verdict in verdicts:
         print(verdict, flush=True)  # noqa: T201 a command line prints
         caught += verdict.caught
     print(f"{caught} of {len(defects)} defects caught")  # noqa: T201 a command line prints

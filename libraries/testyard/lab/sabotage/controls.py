@@ -52,7 +52,9 @@ class Verdict:
         return line + (f"; {self.problem}" if self.problem else "")
 
 
-def run_controls(defects: Iterable[Defect], suites: Path, *, whole: bool, processes: int) -> Iterator[Verdict]:
+def run_controls(
+    defects: Iterable[Defect], suites: Path, *, whole: bool, processes: int, known_to_pass: bool = False
+) -> Iterator[Verdict]:
     """Run the suites of each defect's scenarios under that defect.
 
     Args:
@@ -60,6 +62,7 @@ def run_controls(defects: Iterable[Defect], suites: Path, *, whole: bool, proces
         suites: The directory of the suites.
         whole: Run every suite, not only those with the defect's scenarios.
         processes: How many runs at a time.
+        known_to_pass: Whether the suites need not be run without any defect first.
 
     Yields:
         A verdict for each defect, as it is known, in the order given.
@@ -78,7 +81,7 @@ def run_controls(defects: Iterable[Defect], suites: Path, *, whole: bool, proces
         if unknown or not files[defect.name]:
             message = f"Defect {defect.name}: no suite below {suites} has {', '.join(sorted(unknown))}."
             raise UserError(message)
-    every_file = sorted({file for names in files.values() for file in names})
+    every_file = [] if known_to_pass else sorted({file for names in files.values() for file in names})
     with ThreadPoolExecutor(processes) as pool:
         shares = [every_file[first::processes] for first in range(min(processes, len(every_file)))]
         for healthy in pool.map(lambda files: run_suites(files, None), shares):
