@@ -27,9 +27,6 @@ OF_NO_DOMAIN = ("README.md", "tests/", ".ci/", ".gitignore")
 def sample(defects: Iterable[Defect], suites: Iterable[frozenset[str]]) -> list[Defect]:
     """A few defects that together turn something red in every suite in which all of them do; always the same few.
 
-    Of those that do for as many suites, the one that turns the fewest scenarios red: a scenario that fails takes
-    as long as it waits.
-
     Args:
         defects: What is chosen from.
         suites: The scenarios of each suite.
@@ -42,7 +39,7 @@ def sample(defects: Iterable[Defect], suites: Iterable[frozenset[str]]) -> list[
     missing = set[int]().union(*(covered for _, covered in left))
     chosen = []
     while missing:
-        best, covered = max(left, key=lambda each: (len(each[1] & missing), -len(each[0].turns_red)))
+        best, covered = max(left, key=lambda each: len(each[1] & missing))
         chosen.append(best)
         missing -= covered
     return chosen
