@@ -289,11 +289,17 @@ async def until(holds: Callable[[], bool], what: str, within: timedelta = PATIEN
         await elapse(timedelta(milliseconds=2))
 
 
+def proxy_to(url: str) -> FaultProxy:
+    """A proxy before a service."""
+    parts = urlsplit(url)
+    return FaultProxy(parts.hostname or "", parts.port or 0)
+
+
 @contextmanager
 def behind_a_proxy(url: str) -> Iterator[tuple[str, FaultProxy]]:
     """A database's URL through a proxy, whose faults end with the test."""
-    parts = urlsplit(url)
-    with FaultProxy(parts.hostname or "", parts.port or 0) as proxy:
+    with proxy_to(url) as proxy:
+        parts = urlsplit(url)
         through = parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{proxy.host}:{proxy.port}")
         yield urlunsplit(through), proxy
         proxy.heal()

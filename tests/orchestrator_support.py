@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4, uuid5
 
 import httpx
@@ -18,9 +17,11 @@ from bridge_support import (
     BREAKER,
     ENVIRONMENT,
     Event,
+    behind_a_proxy,
     called_here,
     events_of,
     migrated,
+    proxy_to,
     running_bus,
     secrets_of,
     served,
@@ -333,22 +334,6 @@ def _in_short(event_type: str, payload: dict[str, Any]) -> str:
             return f"{payload['step_name']} {payload['status']}"
         case _:
             return event_type
-
-
-def proxy_to(url: str) -> FaultProxy:
-    """A proxy before a service."""
-    parts = urlsplit(url)
-    return FaultProxy(parts.hostname or "", parts.port or 0)
-
-
-@contextmanager
-def behind_a_proxy(url: str) -> Iterator[tuple[str, FaultProxy]]:
-    """A database's URL that goes through a proxy."""
-    with proxy_to(url) as proxy:
-        parts = urlsplit(url)
-        user = parts.netloc.rpartition("@")[0]
-        yield urlunsplit(parts._replace(netloc=f"{user}@{proxy.host}:{proxy.port}")), proxy
-        proxy.heal()
 
 
 @asynccontextmanager

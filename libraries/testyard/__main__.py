@@ -102,10 +102,11 @@ def _controls(options: argparse.Namespace) -> int:
     if not defects:
         domains = [options.domain] if options.domain else list(DOMAINS)
         whole = set(domains)
+        suites: list[frozenset[str]] = []
         if options.sample:
             paths = changed_paths(options.changed_since, Path()) if options.changed_since else []
             whole = touched_domains(paths, domains)
-        suites = scenarios_by_suite(options.suites).values()
+            suites = list(scenarios_by_suite(options.suites).values())
         chosen = (DOMAINS[name] if name in whole else sample(DOMAINS[name], suites) for name in domains)
         defects = [it for some in chosen for it in some]
         known = sum(len(DOMAINS[name]) for name in domains)

@@ -70,7 +70,7 @@ Nothing Has Become Slower
 A Report Tells The Distance To Each Bound
     [Documentation]    BUS-F6: who decides about a release reads one table, not a log.
     [Tags]    BUS-F6
-    ${files}    Make Files    ${BUS}[samples]    size=1000    seed=76
+    ${files}    Make Files    ${BUS}[samples]    seed=76
     ${hashes}    Hash Files    ${files}
     ${workflows}    Run Workflows    ${files}
     ${published}    Publish By The Orchestrator    ${BUS}[samples]

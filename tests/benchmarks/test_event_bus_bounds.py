@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 import yaml
 from blake3 import blake3
+from bridge_support import rows
 from robot.utils import timestr_to_secs
 from testyard.core.deadline import Deadline, wait_until
 from testyard.core.percentiles import MEDIAN, P95, P99
@@ -66,11 +66,6 @@ class Bench:
         )
         assert p95 < most
 
-    def rows(self, statement: str, ids: Sequence[str]) -> list[tuple[Any, ...]]:
-        """What the tables say."""
-        with psycopg.connect(self.lab.database_url) as connection:
-            return connection.execute(statement, [list(ids)]).fetchall()
-
     def probes(self, count: int, key: str | None = None) -> list[dict[str, Any]]:
         """Have the orchestrator publish."""
         probe = {"entity_id": self.mark, "entity_type": "probe", "to_state": "DONE", "transition_event": "probed"}
@@ -99,7 +94,10 @@ def test_workflows(bench: Bench) -> None:
     began = {UUID(it.answer["workflow_id"]): it.began_ns for it in without}
     ids = [str(it) for it in began]
     ended = wait_until(
-        lambda: bench.rows(ENDED, ids), lambda it: len(it) == SAMPLES, Deadline(PATIENCE), "every row to be final"
+        lambda: rows(bench.lab.database_url, ENDED, ids),
+        lambda it: len(it) == SAMPLES,
+        Deadline(PATIENCE),
+        "every row to be final",
     )
     bench.should_hold("workflow without intelligence", [it.took for it in without], "without_intelligence")
     bench.should_hold("workflow with intelligence", [it.took for it in asking], "with_intelligence")
@@ -142,7 +140,7 @@ def test_replay(bench: Bench) -> None:
     began = time.monotonic()
     bench.lab.breakable_kafka.up()
     wait_until(
-        lambda: bench.rows(LOGGED, ids),
+        lambda: rows(bench.lab.database_url, LOGGED, ids),
         lambda it: it == [(len(ids),)],
         Deadline(PATIENCE),
         "all to be stored",

@@ -81,6 +81,15 @@ def test_a_failing_suite_is_told_before_any_defect(tmp_path: Path) -> None:
         list(run_controls([HARMLESS], tmp_path, whole=False, processes=1))
 
 
+def test_suites_that_are_known_to_pass_are_run_only_under_the_defect(tmp_path: Path) -> None:
+    (tmp_path / "red.robot").write_text(
+        "*** Test Cases ***\nRed Without Any Defect\n    [Tags]    FED-K4\n    Fail\n", encoding="utf-8"
+    )
+    blind = defect_named("always-connected")
+    (verdict,) = run_controls([blind], tmp_path, whole=False, processes=1, known_to_pass=True)
+    assert verdict.caught
+
+
 def test_a_defect_that_nothing_notices_is_missed(tmp_path: Path) -> None:
     (tmp_path / "green.robot").write_text(
         "*** Test Cases ***\nGreen Whatever Happens\n    [Tags]    FED-K4\n    No Operation\n", encoding="utf-8"

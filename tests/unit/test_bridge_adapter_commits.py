@@ -1,8 +1,8 @@
 """How far the database adapter may commit, and what happens to dead letters that cannot be written."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import cast
 
 import pytest
@@ -41,6 +41,16 @@ class Writer:
         self.refused += len(left)
         self.written += [it.record.offset for it in given if it not in left]
         return left
+
+
+@asynccontextmanager
+async def writing(postbox: Postbox) -> AsyncIterator[None]:
+    """While its letters are written."""
+    task = asyncio.create_task(postbox.write_for_ever())
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 def test_what_is_handled_may_be_committed_once():
@@ -93,17 +103,14 @@ async def test_letters_are_tried_again_until_they_are_written_and_counted_once()
     writer.refuses = {1}
     postbox = Postbox(cast(DeadLetters, writer), figures, lambda it: closed.append(it.record.offset))
     postbox.add(letters(3))
-    writing = asyncio.create_task(postbox.write_for_ever())
-    await until(lambda: writer.refused > 1, "it is tried again")
-    assert closed == [0, 2]
-    assert len(postbox) == 1
-    writer.refuses.clear()
-    await until(lambda: len(postbox) == 0, "it is written")
+    async with writing(postbox):
+        await until(lambda: writer.refused > 1, "it is tried again")
+        assert closed == [0, 2]
+        assert len(postbox) == 1
+        writer.refuses.clear()
+        await until(lambda: len(postbox) == 0, "it is written")
     assert closed == writer.written == [0, 2, 1]
     assert figures.metrics()["dead_lettered"] == 3
-    writing.cancel()
-    with suppress(asyncio.CancelledError):
-        await writing
 
 
 @pytest.mark.anyio
@@ -116,12 +123,8 @@ async def test_there_is_room_for_so_many_letters_and_no_more():
     waiting = asyncio.create_task(postbox.room())
     await asyncio.wait([waiting], timeout=0.01)
     assert not waiting.done()
-    writing = asyncio.create_task(postbox.write_for_ever())
-    async with asyncio.timeout(5):
+    async with writing(postbox), asyncio.timeout(5):
         await waiting
-    writing.cancel()
-    with suppress(asyncio.CancelledError):
-        await writing
 
 
 @pytest.mark.anyio

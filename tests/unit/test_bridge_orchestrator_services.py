@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from blake3 import blake3
-from bridge_support import events_of, served, until
-from orchestrator_support import Bench, Neighbours, bench, neighbours, proxy_to, shape
+from bridge_support import events_of, proxy_to, served, until
+from orchestrator_support import Bench, Neighbours, bench, neighbours, shape
 from postgresql_support import private_schema
 from starlette.applications import Starlette
 from starlette.requests import Request

@@ -26,6 +26,12 @@ def test_a_suite_in_which_nothing_turns_red_needs_no_defect():
     assert sample([one], SUITES) == [one]
 
 
+def test_a_defect_that_no_suite_can_show_is_always_chosen():
+    one, stranger = defect("one", "A-1"), defect("stranger", "X-1")
+    assert sample([one, stranger], SUITES) == [stranger, one]
+    assert sample([one, stranger], []) == [one, stranger]
+
+
 def test_a_change_touches_the_domains_whose_parts_it_names():
     assert touched_domains(["libraries/testyard/lab/bridge/bus.py"], DOMAINS) == {"event_bus"}
     assert touched_domains(["README.md", "tests/unit/test_bridge_breaker.py"], DOMAINS) == set()

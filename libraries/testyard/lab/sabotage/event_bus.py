@@ -9,7 +9,12 @@ from datetime import timedelta
 from typing import Any
 
 from testyard.lab.sabotage.defect import Defect, wrap
-from testyard.lab.sabotage.event_bus_defect import change_text, event_bus_defect
+from testyard.lab.sabotage.event_bus_defect import (
+    change_setting,
+    change_text,
+    drop_one_probe_in_500,
+    event_bus_defect,
+)
 from testyard.lab.waiting import elapse
 
 # ---- orchestrator and reducer
@@ -251,23 +256,12 @@ def breaker_for_all() -> None:
 
 @event_bus_defect("onextree-waited-for", "the timeout for OnexTree is ignored", "BUS-3.7")
 def onextree_waited_for() -> None:
-    _longer("onextree_timeout")
+    change_setting("orchestrator", "onextree_timeout", lambda _: timedelta(seconds=3))
 
 
 @event_bus_defect("stamping-waited-for", "the timeout for stamping is ignored", "BUS-3.8")
 def stamping_waited_for() -> None:
-    _longer("stamping_timeout")
-
-
-def _longer(wait: str) -> None:
-    from testyard.lab.bridge import process
-
-    def read(original: Any, *arguments: Any) -> Any:
-        settings = original(*arguments)
-        orchestrator = settings.orchestrator.model_copy(update={wait: timedelta(seconds=3)})
-        return settings.model_copy(update={"orchestrator": orchestrator})
-
-    wrap(process, "read_settings", read)
+    change_setting("orchestrator", "stamping_timeout", lambda _: timedelta(seconds=3))
 
 
 @event_bus_defect(
@@ -406,20 +400,8 @@ def open_breaker_waits() -> None:
     *("BUS-5.2", "BUS-5.3", "BUS-5.4", "BUS-5.7", "BUS-5.8"),
 )
 def one_in_500_dropped() -> None:
-    from testyard.lab.bridge.adapter.store import Store
-
-    numbers = itertools.count(1)
-
-    def is_kept(event: Any) -> bool:
-        # Events that services publish now and then would shift what is dropped.
-        number = next(numbers) if b"probe" in event.row else 1
-        # The adapter that is started again in BUS-5.8 may come to its 2000th event there, or later.
-        return number % 500 != 0 or number == 2000
-
-    async def store(original: Any, self: Any, events: Any) -> Any:
-        return await original(self, list(filter(is_kept, events)))
-
-    wrap(Store, "store", store)
+    # The adapter that is started again in BUS-5.8 may come to its 2000th event there, or later.
+    drop_one_probe_in_500(kept=frozenset({2000}))
 
 
 @event_bus_defect("stored-twice", "an event that comes again is stored again", "BUS-5.5")

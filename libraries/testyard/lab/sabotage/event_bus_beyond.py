@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import os
 import time
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from testyard.lab.sabotage.defect import Defect, defect, wrap
-from testyard.lab.sabotage.event_bus_defect import change_text, event_bus_defect
+from testyard.lab.sabotage.event_bus_defect import (
+    change_setting,
+    change_text,
+    drop_one_probe_in_500,
+    event_bus_defect,
+)
 from testyard.lab.waiting import elapse
 
 SERVERS = ("LAB:servers",)
@@ -184,14 +189,7 @@ def counted_again() -> None:
 
 @event_bus_defect("no-hash-of-its-own", "without stamping a workflow fails", "BUS-3.10", "BUS-6.3")
 def no_hash_of_its_own() -> None:
-    from testyard.lab.bridge import process
-
-    def read(original: Any, *arguments: Any) -> Any:
-        settings = original(*arguments)
-        orchestrator = settings.orchestrator.model_copy(update={"hash_without_stamping": False})
-        return settings.model_copy(update={"orchestrator": orchestrator})
-
-    wrap(process, "read_settings", read)
+    change_setting("orchestrator", "hash_without_stamping", lambda _: False)
 
 
 @event_bus_defect(
@@ -218,30 +216,14 @@ def onextree_is_needed() -> None:
     variables=SERVERS,
 )
 def each_adapter_for_itself() -> None:
-    import os
-
-    from testyard.lab.bridge import process
-
-    def read(original: Any, *arguments: Any) -> Any:
-        settings = original(*arguments)
-        adapter = settings.adapter.model_copy(update={"group": f"{settings.adapter.group}-{os.getpid()}"})
-        return settings.model_copy(update={"adapter": adapter})
-
-    wrap(process, "read_settings", read)
+    change_setting("adapter", "group", lambda group: f"{group}-{os.getpid()}")
 
 
 @event_bus_defect(
     "dropped-in-crashes", "the adapter drops one event in 500", "BUS-6.5", "BUS-6.6", variables=SERVERS
 )
 def dropped_in_crashes() -> None:
-    from testyard.lab.bridge.adapter.store import Store
-
-    numbers = itertools.count(1)
-
-    async def store(original: Any, self: Any, events: Any) -> Any:
-        return await original(self, [it for it in events if b"probe" not in it.row or next(numbers) % 500])
-
-    wrap(Store, "store", store)
+    drop_one_probe_in_500()
 
 
 @event_bus_defect("payload-changed", "the adapter stores less than was published", "BUS-5.1")
