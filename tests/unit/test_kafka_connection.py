@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 import threading
@@ -40,6 +41,7 @@ from testyard.kafka.problems import (
 )
 from testyard.kafka.target import Sasl, SaslMechanism, Target, Tls
 from testyard.lab.servers.certificates import CertificateAuthority
+from testyard.lab.servers.fault_proxy import FaultProxy
 from testyard.lab.servers.kafka_mock import Api, Failure, MockKafka
 from tls_support import tls_relay
 
@@ -195,16 +197,22 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[CertificateAuth
     return authority, directory
 
 
-@contextmanager
-def encrypted(
-    mock: MockKafka, authority: tuple[CertificateAuthority, Path], *, client_needs_certificate: bool = False
-) -> Iterator[str]:
-    """The brokers behind TLS; yields the bootstrap servers."""
+def server_side(authority: tuple[CertificateAuthority, Path]) -> ssl.SSLContext:
+    """TLS as a broker that is called ``localhost`` offers it."""
     issuer, directory = authority
     server = issuer.issue("broker", ["localhost"])
     (directory / "server.pem").write_text(server.certificate + server.key, encoding="ascii")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=directory / "authority.pem")
     context.load_cert_chain(directory / "server.pem")
+    return context
+
+
+@contextmanager
+def encrypted(
+    mock: MockKafka, authority: tuple[CertificateAuthority, Path], *, client_needs_certificate: bool = False
+) -> Iterator[str]:
+    """The brokers behind TLS; yields the bootstrap servers."""
+    context = server_side(authority)
     if client_needs_certificate:
         context.verify_mode = ssl.CERT_REQUIRED
     with ExitStack() as stack:
@@ -242,6 +250,26 @@ def test_a_broker_that_is_not_trusted_is_told(
             connections.open(Target(elsewhere, tls=Tls(directory / "authority.pem")))
         connections.open(Target(elsewhere, tls=Tls(directory / "authority.pem", check_hostname=False)))
         connections.close_all()
+
+
+def test_nothing_is_left_open_where_a_credential_is_refused_over_tls(
+    authority: tuple[CertificateAuthority, Path],
+) -> None:
+    loop = LoopThread("refused")
+    with (
+        refusing_broker(58, "") as port,
+        tls_relay(server_side(authority), "127.0.0.1", port) as relay,
+        FaultProxy("127.0.0.1", relay.port) as proxy,
+    ):
+        proxy.delay(timedelta(milliseconds=20))
+        target = Target(
+            f"localhost:{proxy.port}", tls=Tls(authority[1] / "authority.pem"), sasl=Sasl("reader", PASSWORD)
+        )
+        with pytest.raises(CredentialRefusedError):
+            Kafka(loop, target)
+        loop.stop()
+        # A socket that nobody has closed would fail this test now.
+        gc.collect()
 
 
 def test_tls_to_a_broker_without_it_is_told(mock: MockKafka, connections: KafkaConnections) -> None:

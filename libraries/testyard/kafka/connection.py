@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
-from aiokafka.conn import create_conn
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, KafkaTimeoutError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from testyard.core.deadline import Deadline, seconds
 from testyard.core.errors import UserError
 from testyard.core.loop_thread import LoopThread
-from testyard.kafka.ending import end_client
+from testyard.kafka.ending import CLOSE_TIMEOUT, end_client
 from testyard.kafka.event import PARTITION_MARK, partition_called
 from testyard.kafka.problems import (
     REFUSALS,
@@ -343,18 +343,20 @@ async def _reach(
     for server in servers:
         host, _, port = server.rpartition(":")
         remaining = max(_milliseconds(deadline.remaining) // (len(servers) - len(problems)), 100)
+        connection = AIOKafkaConnection(host.strip("[]"), int(port), request_timeout_ms=remaining, **settings)
         try:
             async with asyncio.timeout(remaining / 1000):
-                connection = await create_conn(
-                    host.strip("[]"), int(port), request_timeout_ms=remaining, **settings
-                )
-                try:
-                    metadata = await connection.send(MetadataRequest([]))
-                finally:
-                    await connection.close()
-                return [f"{host}:{port}" for _, host, port, *_ in metadata.brokers]
-        except (KafkaError, OSError) as problem:
+                await connection.connect()
+                metadata = await connection.send(MetadataRequest([]))
+        except OSError as problem:
+            connection.close()
             problems[server] = problem
+        except KafkaError as problem:
+            await _close(connection)
+            problems[server] = problem
+        else:
+            await _close(connection)
+            return [f"{host}:{port}" for _, host, port, *_ in metadata.brokers]
     told = {server: reason(problem) for server, problem in problems.items()}
     # When all say the same, it is said once: the target has their names.
     alike = len(set(told.values())) == 1 and not advertised
@@ -370,6 +372,11 @@ async def _reach(
         raise CannotConnectError(message)
     message = f"Cannot connect to {target}: {reasons}."
     raise CannotConnectError(message)
+
+
+async def _close(connection: AIOKafkaConnection) -> None:
+    """Close a connection that was made, which over TLS takes another word from the broker."""
+    await asyncio.wait([connection.close()], timeout=CLOSE_TIMEOUT.total_seconds())
 
 
 def _milliseconds(duration: timedelta) -> int:
