@@ -106,7 +106,8 @@ class ConsumerSettings(Section):
         group: The consumer group.
         poll_records: Records of one poll, at most.
         poll: How long a poll waits for the first record.
-        fetch_wait: How long a broker that has nothing new keeps a request until it answers.
+        fetch_wait: How long a broker that has too little keeps a request until it answers.
+        fetch_bytes: How much is not too little: with more than one byte, batches are larger and later.
         session_timeout: After so long without a heartbeat a member has left.
         heartbeat: How often it says that it is there.
         retries: How often a batch is tried again that the database has refused for now.
@@ -118,6 +119,7 @@ class ConsumerSettings(Section):
     poll_records: int = Field(default=100, ge=1)
     poll: Positive = timedelta(seconds=1)
     fetch_wait: Positive = timedelta(milliseconds=500)
+    fetch_bytes: int = Field(default=1, ge=1)
     session_timeout: Positive = timedelta(seconds=45)
     heartbeat: Positive = timedelta(seconds=15)
     retries: int = Field(default=3, ge=0)

@@ -226,6 +226,7 @@ def new_consumer(settings: Settings, instance: str) -> AIOKafkaConsumer:
         heartbeat_interval_ms=milliseconds(own.heartbeat),
         max_poll_interval_ms=_FOR_EVER_MS,
         fetch_max_wait_ms=milliseconds(own.fetch_wait),
+        fetch_min_bytes=own.fetch_bytes,
         retry_backoff_ms=milliseconds(settings.bus.retry_backoff),
         metadata_max_age_ms=milliseconds(own.session_timeout),
     )

@@ -119,6 +119,7 @@ class Reducer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=_milliseconds(settings.fetch_wait),
+            fetch_min_bytes=settings.fetch_bytes,
             session_timeout_ms=_milliseconds(settings.session_timeout),
             heartbeat_interval_ms=_milliseconds(settings.heartbeat),
             # A database that is away must not make it leave the group.
