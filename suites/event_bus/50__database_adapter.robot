@@ -91,7 +91,7 @@ A Steady Flow Is Stored
     ...    seconds.
     [Tags]    BUS-5.7
     ${topic}    Topic Of    STATE_TRANSITION
-    ${events}    Probes    6000    keys=300
+    ${events}    Probes    3600    keys=300
     ${happened}    Publish Events At Rate    ${topic}    ${events}    1200
     Add To Ledger    ${happened}
     All Probes Should Be Stored    ${events}

@@ -13,6 +13,7 @@ import pytest
 from adapter_support import ONE_AFTER_THE_OTHER, Bench, envelope_of, events_of_workflows, open_bench
 from bridge_support import ENVIRONMENT, service_process, until
 from testyard.core.json_client import JsonClient
+from testyard.lab.bridge.adapter.inbox import POLLS_PER_BATCH
 from testyard.lab.bridge.envelope import Envelope
 from testyard.lab.bridge.topics import Route
 from testyard.lab.servers.kafka_mock import Api, Failure
@@ -66,6 +67,17 @@ async def test_what_is_read_while_the_database_is_busy_is_stored_in_one_transact
         await running.has_handled(601)
         batches = running.adapter.metrics()["batches"]
     assert batches == {"transactions": 2, "events": 601, "largest": 600}
+
+
+@pytest.mark.parametrize("bench", [{"gather": 60, "poll_records": 1}], indirect=True, ids=["patient"])
+async def test_a_batch_is_gathered_until_it_is_full(bench: Bench):
+    async with bench.adapter() as running:
+        await bench.publish(ROUTE)
+        await until(lambda: running.adapter.metrics()["read_ahead"] == 1, "the first one is read")
+        await bench.publish(ROUTE, *(envelope_of(ROUTE) for _ in range(POLLS_PER_BATCH - 1)))
+        await running.has_handled(POLLS_PER_BATCH)
+        batches = running.adapter.metrics()["batches"]
+    assert batches == {"transactions": 1, "events": POLLS_PER_BATCH, "largest": POLLS_PER_BATCH}
 
 
 async def test_events_of_one_key_are_stored_in_their_order(bench: Bench):

@@ -90,6 +90,17 @@ async def test_workflows_have_rows_and_totals_that_are_told(kafka: MockKafka, ur
         assert (reducer.metrics()["not_understood"], reducer.metrics()["refused"]) == (0, 0)
 
 
+async def test_a_batch_is_gathered_until_it_is_full(kafka: MockKafka, url: str, tmp_path: Path):
+    patient = REDUCER.model_copy(update={"gather": LONG, "poll_records": 8})
+    settings = lab_settings(kafka.bootstrap_servers, tmp_path, reducer=patient)
+    async with opened(settings, url) as node, reducing(node):
+        await tell(node, *Story().whole())
+        await tell(node, *Story().whole())
+        await counted(url, 2, LONG / 2)
+        (told,) = await events_of(kafka, Route.STATE_AGGREGATION_COMPLETED)
+    assert told.payload["workflows"] == 2
+
+
 async def test_what_is_not_understood_is_skipped_and_counted(kafka: MockKafka, url: str, tmp_path: Path):
     async with opened(lab_settings(kafka.bootstrap_servers, tmp_path), url) as node, reducing(node) as reducer:
         topic = Route.WORKFLOW_STARTED.topic(ENVIRONMENT)

@@ -26,6 +26,7 @@ SIGNING_KEY_VARIABLE: Final = "BRIDGE_SIGNING_KEY"
 BOOTSTRAP_VARIABLE: Final = "KAFKA_BOOTSTRAP_SERVERS"
 
 Positive = Annotated[timedelta, Field(gt=timedelta(0))]
+NotNegative = Annotated[timedelta, Field(ge=timedelta(0))]
 
 
 class Section(BaseModel):
@@ -50,7 +51,7 @@ class BusSettings(Section):
 
     request_timeout: Positive = timedelta(seconds=30)
     retry_backoff: Positive = timedelta(milliseconds=100)
-    linger: timedelta = timedelta(0)
+    linger: NotNegative = timedelta(0)
     at_a_time: int = Field(default=100, ge=1)
     breaker: BreakerSettings = BreakerSettings(failures=5, open_for=timedelta(seconds=30), successes=3)
     replay_per_second: int = Field(default=100, ge=1)
@@ -106,8 +107,8 @@ class ConsumerSettings(Section):
         group: The consumer group.
         poll_records: Records of one poll, at most.
         poll: How long a poll waits for the first record.
-        fetch_wait: How long a broker that has too little keeps a request until it answers.
-        fetch_bytes: How much is not too little: with more than one byte, batches are larger and later.
+        fetch_wait: How long a broker that has nothing new keeps a request until it answers.
+        gather: How long a batch grows before it is handled: larger batches cost less, and are later.
         session_timeout: After so long without a heartbeat a member has left.
         heartbeat: How often it says that it is there.
         retries: How often a batch is tried again that the database has refused for now.
@@ -119,7 +120,7 @@ class ConsumerSettings(Section):
     poll_records: int = Field(default=100, ge=1)
     poll: Positive = timedelta(seconds=1)
     fetch_wait: Positive = timedelta(milliseconds=500)
-    fetch_bytes: int = Field(default=1, ge=1)
+    gather: NotNegative = timedelta(0)
     session_timeout: Positive = timedelta(seconds=45)
     heartbeat: Positive = timedelta(seconds=15)
     retries: int = Field(default=3, ge=0)

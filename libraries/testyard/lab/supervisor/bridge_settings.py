@@ -25,11 +25,19 @@ SHORTER: dict[str, Any] = {
         "breaker": {"failures": 5, "open_for": 0.5, "successes": 2, "probes": 3},
         "resume_after": 0.5,
     },
-    # The lab's brokers answer only when this time is over, also when a record arrives meanwhile.
-    "reducer": {"group": "reducer-group", "session_timeout": 2, "heartbeat": 0.3, "fetch_wait": 0.025},
+    # The lab's brokers answer only when the wait is over, also when a record arrives meanwhile. What comes within the
+    # next moment is gathered, as each batch costs a transaction.
+    "reducer": {
+        "group": "reducer-group",
+        "session_timeout": 2,
+        "heartbeat": 0.3,
+        "fetch_wait": 0.025,
+        "gather": 0.04,
+    },
     "adapter": {
         "group": "database-adapter-effect-group",
         "fetch_wait": 0.025,
+        "gather": 0.01,
         "session_timeout": 2,
         "heartbeat": 0.3,
         "retry_backoff": 0.1,

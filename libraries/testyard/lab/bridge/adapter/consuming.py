@@ -135,7 +135,7 @@ class Consumption(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
 
     async def _store_for_ever(self) -> None:
         while True:
-            batch = await self._inbox.take()
+            batch = await self._inbox.take(self._settings.gather)
             self._in_flight = batch.records
             try:
                 await self._settle_batch(batch, self._assignment)
@@ -226,7 +226,6 @@ def new_consumer(settings: Settings, instance: str) -> AIOKafkaConsumer:
         heartbeat_interval_ms=milliseconds(own.heartbeat),
         max_poll_interval_ms=_FOR_EVER_MS,
         fetch_max_wait_ms=milliseconds(own.fetch_wait),
-        fetch_min_bytes=own.fetch_bytes,
         retry_backoff_ms=milliseconds(settings.bus.retry_backoff),
         metadata_max_age_ms=milliseconds(own.session_timeout),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 
 from aiokafka import TopicPartition
@@ -13,6 +14,7 @@ from aiokafka.structs import ConsumerRecord
 from testyard.lab.bridge.adapter.dead_letters import DeadLetter
 from testyard.lab.bridge.adapter.figures import ErrorType
 from testyard.lab.bridge.adapter.reading import Event, NotAnEventError, Reader
+from testyard.lab.waiting import happens
 
 POLLS_PER_BATCH: Final = 10
 """How many polls go into one transaction at most, when polls come faster than the database takes them."""
@@ -69,6 +71,7 @@ class Inbox:
         self._has_some = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
+        self._is_full = asyncio.Event()
 
     def __len__(self) -> int:
         return self._batch.records
@@ -84,10 +87,16 @@ class Inbox:
             self._has_some.set()
         if self._batch.records >= self._most or self._batch.size >= LARGEST_BATCH:
             self._has_room.clear()
+            self._is_full.set()
 
-    async def take(self) -> Batch:
-        """Wait until there is something, and take all of it out."""
+    async def take(self, gather: timedelta = timedelta(0)) -> Batch:
+        """Wait until there is something, and take all of it out.
+
+        Args:
+            gather: How long what follows may join it, as long as there is room.
+        """
         await self._has_some.wait()
+        await happens(self._is_full, gather)
         return self.clear()
 
     def clear(self) -> Batch:
@@ -95,6 +104,7 @@ class Inbox:
         batch, self._batch = self._batch, Batch()
         self._has_some.clear()
         self._has_room.set()
+        self._is_full.clear()
         return batch
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 from pydantic import BaseModel, ValidationError
 
+from testyard.core.deadline import Deadline
 from testyard.lab.bridge.breaker import CircuitOpenError
 from testyard.lab.bridge.ending import end_tasks
 from testyard.lab.bridge.envelope import Envelope, SigningError, SigningKey
@@ -119,7 +120,6 @@ class Reducer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=_milliseconds(settings.fetch_wait),
-            fetch_min_bytes=settings.fetch_bytes,
             session_timeout_ms=_milliseconds(settings.session_timeout),
             heartbeat_interval_ms=_milliseconds(settings.heartbeat),
             # A database that is away must not make it leave the group.
@@ -136,14 +136,30 @@ class Reducer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         self._must_seek = True
 
     async def _reduce_next(self, consumer: AIOKafkaConsumer) -> None:
-        batch: Batch = await consumer.getmany(
-            timeout_ms=_milliseconds(self._settings.poll), max_records=self._settings.poll_records
-        )
+        batch = await self._gather(consumer)
         if self._must_seek:
             self._must_seek = False
             await self._go_on_where_the_tables_say(consumer)
         elif batch:
             await self._reduce(consumer, batch)
+
+    async def _gather(self, consumer: AIOKafkaConsumer) -> Batch:
+        """What one poll brings, and what follows soon."""
+        batch: defaultdict[TopicPartition, list[ConsumerRecord]] = defaultdict(list)
+        polled = await self._poll(consumer, self._settings.poll)
+        deadline = Deadline(self._settings.gather)
+        while polled:
+            for partition, records in polled.items():
+                batch[partition] += records
+            is_full = sum(map(len, batch.values())) >= self._settings.poll_records
+            polled = {} if is_full or deadline.expired else await self._poll(consumer, deadline.remaining)
+        return batch
+
+    async def _poll(self, consumer: AIOKafkaConsumer, patience: timedelta) -> Batch:
+        polled: Batch = await consumer.getmany(
+            timeout_ms=_milliseconds(patience), max_records=self._settings.poll_records
+        )
+        return polled
 
     async def _go_on_where_the_tables_say(self, consumer: AIOKafkaConsumer) -> None:
         known = await self._when_the_database_is_there(lambda: read_offsets(self._node.pool, list(self._routes)))
