@@ -1,6 +1,6 @@
 *** Settings ***
-Documentation     Ten thousand workflows at once, services that fail by chance, two regions, and what has become
-...               slower. If this breaks, the bus works in a demonstration and not where many depend on it.
+Documentation     Services that fail by chance, two regions, and what has become slower. If this breaks, the bus
+...               works in a demonstration and not where many depend on it.
 
 Resource          ../../resources/event_bus_beyond.resource
 
@@ -15,20 +15,6 @@ Name              Beyond
 
 
 *** Test Cases ***
-Ten Thousand Workflows Are In Flight
-    [Documentation]    BUS-F1: that many at the same time, and each ends, is stored and counts once.
-    [Tags]    BUS-F1    needs:faults
-    ${files}    Make Files    ${BUS}[submitted]    size=100
-    GROUP    When more than ten thousand are submitted
-        Submit Workflows    ${files}    namespace=load
-        ${counts}    Workflows Should End    ${BUS}[submitted]    within=${WITHIN}[load]
-    END
-    GROUP    Then ten thousand were in flight, and all have completed
-        Should Be True    ${counts}[most_in_flight] >= ${BUS}[in_flight]
-        So Many Should Have Completed    ${BUS}[submitted]    load
-        The Namespace Should Have Processed    ${BUS}[submitted]    load
-    END
-
 Two Regions Have The Same
     [Documentation]    BUS-F4: what one region publishes is in the other once and in order, also after a cut.
     [Tags]    BUS-F4    needs:faults

@@ -29,10 +29,10 @@ SHORTER: dict[str, Any] = {
     # next moment is gathered, as each batch costs a transaction.
     "reducer": {
         "group": "reducer-group",
+        "fetch_wait": 0.05,
+        "gather": 0.04,
         "session_timeout": 2,
         "heartbeat": 0.3,
-        "fetch_wait": 0.025,
-        "gather": 0.04,
     },
     "adapter": {
         "group": "database-adapter-effect-group",
