@@ -4,7 +4,7 @@ Documentation     Services that fail by chance, two regions, and what has become
 
 Resource          ../../resources/event_bus_beyond.resource
 
-Suite Setup       An Event Bus For Heavy Load
+Suite Setup       An Event Bus
 Suite Teardown    The Event Bus Is Left
 Test Setup        Open Ledger
 Test Timeout      5 minutes
