@@ -37,8 +37,8 @@ class EventBusKeywords:
     ) -> None:
         """Start Kafka, PostgreSQL and the services between them, and wait until all of them answer.
 
-        Takes the processes that an earlier suite of the run left behind, which `Stop The Event Bus` has emptied.
-        Does nothing when it runs already, and nothing on your own systems.
+        Takes the processes that an earlier suite of the run left behind, as empty as new ones. Does nothing when
+        it runs already, and nothing on your own systems.
 
         Args:
             breakable: Whether `Break The Database Connection` is going to be used: the services then reach their
@@ -73,9 +73,9 @@ class EventBusKeywords:
 
     @keyword(tags=["Setup"])
     def stop_the_event_bus(self) -> None:
-        """Undo every fault and empty the event bus as if it had just been started.
+        """Undo every fault, and leave the event bus to the next suite of the run, which finds it empty.
 
-        Its processes wait for the next suite of the run and end with the run.
+        Its processes end with the run.
 
         Example:
             | Stop The Event Bus |

@@ -6,7 +6,16 @@ from datetime import timedelta
 import pytest
 import websocket
 from testyard.core.json_client import UnexpectedAnswerError
-from testyard.lab.supervisor import LabError, LabKeeper, Supervisor, WaldurInstance, listen_on
+from testyard.lab.environment import Environment
+from testyard.lab.supervisor import (
+    BridgeService,
+    EventBusKeeper,
+    LabError,
+    LabKeeper,
+    Supervisor,
+    WaldurInstance,
+    listen_on,
+)
 from testyard.waldur.api import Waldur
 from testyard.waldur.provisioning import Provisioner
 
@@ -117,3 +126,22 @@ def test_a_lab_that_refuses_to_be_emptied_is_stopped(keeper: LabKeeper, monkeypa
     monkeypatch.setattr(Supervisor, "renew", renew)
     keeper.take_back()
     assert first.process.poll() is not None
+
+
+def test_an_event_bus_is_emptied_for_the_suite_that_takes_it() -> None:
+    keeper = EventBusKeeper(Environment.EMBEDDED)
+    try:
+        first = keeper.hand_out(within=WITHIN, overrides={}, partitions=1)
+        before = first.environment
+        first.kill(BridgeService.ONEXTREE)
+        keeper.take_back()
+        assert keeper.lab is None
+        assert keeper.hand_out(within=WITHIN, overrides={}, partitions=1) is first
+        assert first.environment != before
+        assert first.client_of(BridgeService.ONEXTREE).call("GET", "/health")["status"] == "healthy"
+        keeper.take_back()
+        assert keeper.hand_out(within=WITHIN, overrides={}, partitions=2) is not first
+        with pytest.raises(LabError, match="not running"):
+            first.pid_of(BridgeService.ONEXTREE)
+    finally:
+        keeper.stop()

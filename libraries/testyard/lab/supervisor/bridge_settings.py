@@ -25,8 +25,8 @@ SHORTER: dict[str, Any] = {
         "breaker": {"failures": 5, "open_for": 0.5, "successes": 2, "probes": 3},
         "resume_after": 0.5,
     },
-    # The lab's brokers answer only when the wait is over, also when a record arrives meanwhile. What comes within the
-    # next moment is gathered, as each batch costs a transaction.
+    # The lab's brokers answer only when the wait is over, also when a record arrives meanwhile. What comes within
+    # the next moment is gathered, as each batch costs a transaction.
     "reducer": {
         "group": "reducer-group",
         "fetch_wait": 0.05,

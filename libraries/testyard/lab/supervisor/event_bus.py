@@ -186,11 +186,10 @@ class EventBusLab(Startable):
             raise UserError(message) from None
         self._start_services(Deadline(START_TIMEOUT))
 
-    def lives(self) -> bool:
-        """Whether every process runs."""
-        if self._forks is None or not self._forks.lives():
-            return False
-        return all(it.process is not None and it.process.poll() is None for it in self._running.values())
+    @property
+    def can_be_renewed(self) -> bool:
+        """Whether its services can be started anew."""
+        return self._forks is not None and self._forks.lives()
 
     def stop(self) -> None:
         """End every process; safe to call again."""

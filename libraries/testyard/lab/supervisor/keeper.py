@@ -59,12 +59,10 @@ class Keeper(Generic[Kept]):
         lab, self.lab = self.lab, None
         if lab is None:
             return
-        try:
-            lab.renew()
-        except UserError:
-            lab.stop()
-        else:
+        if _is_emptied(lab):
             self._waiting = lab
+        else:
+            lab.stop()
 
     def stop(self) -> None:
         """End every process."""
@@ -72,6 +70,15 @@ class Keeper(Generic[Kept]):
             if lab is not None:
                 lab.stop()
         self.lab = self._waiting = None
+
+
+def _is_emptied(lab: Lab) -> bool:
+    """Empty a lab; whether it answers still."""
+    try:
+        lab.renew()
+    except UserError:
+        return False
+    return True
 
 
 class LabKeeper(Keeper[Supervisor]):
@@ -167,6 +174,8 @@ class ClusterKeeper(Keeper["ClusterLab"]):
 class EventBusKeeper(Keeper["EventBusLab"]):
     """Keeps the event bus: Kafka, PostgreSQL and the services.
 
+    It is emptied when a suite takes it: that starts all services anew, in vain where none follows that wants it.
+
     Args:
         environment: Where the suites run: says which Kafka is taken.
     """
@@ -190,7 +199,8 @@ class EventBusKeeper(Keeper["EventBusLab"]):
 
         def fits(lab: EventBusLab) -> bool:
             wanted = {"overrides": overrides, **options}
-            return lab.lives() and all(getattr(lab, name) == value for name, value in wanted.items())
+            is_wanted = all(getattr(lab, name) == value for name, value in wanted.items())
+            return is_wanted and lab.can_be_renewed and _is_emptied(lab)
 
         def start() -> EventBusLab:
             lab = EventBusLab(self._environment, overrides=overrides, **options)
@@ -198,3 +208,8 @@ class EventBusKeeper(Keeper["EventBusLab"]):
             return lab
 
         return self._hand_out(fits, start)
+
+    def take_back(self) -> None:
+        """Keep the lab for the next suite."""
+        if self.lab is not None:
+            self._waiting, self.lab = self.lab, None
