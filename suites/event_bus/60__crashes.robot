@@ -97,7 +97,7 @@ A Broker Is Killed Three Times
         Broker Is Killed And Comes Back    1
         Broker Is Killed And Comes Back    2
         Broker Is Killed And Comes Back    3
-        ${happened}    Publishing Should End    ${load}    all_acknowledged=False    within=${WITHIN}[recovery]
+        ${happened}    Publishing Should End    ${load}    all_acknowledged=False    within=${WITHIN}[load]
     END
     GROUP    Then every acknowledged event is stored once
         Add To Ledger    ${happened}
