@@ -60,11 +60,11 @@ def told_backwards() -> None:
 
 
 @event_bus_defect(
-    "counted-by-events",
-    "the totals count events instead of workflows",
+    "one-more-in-each-batch",
+    "the totals count one workflow more in each batch",
     *("BUS-1.1", "BUS-1.4", "BUS-1.5", "BUS-1.6", "BUS-6.1", "BUS-6.2", "BUS-F1", "BUS-F2"),
 )
-def counted_by_events() -> None:
+def one_more_in_each_batch() -> None:
     from testyard.lab.bridge.reducer import store
 
     change_text(

@@ -95,9 +95,13 @@ class Inbox:
         Args:
             gather: How long what follows may join it, as long as there is room.
         """
-        await self._has_some.wait()
-        await happens(self._is_full, gather)
-        return self.clear()
+        while True:
+            await self._has_some.wait()
+            if gather:
+                await happens(self._is_full, gather)
+            # What there was may have been cleared meanwhile, as the partitions are another member's now.
+            if self._has_some.is_set():
+                return self.clear()
 
     def clear(self) -> Batch:
         """Take out what is there."""
