@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from typing import cast
 
 import pytest
@@ -10,10 +11,12 @@ from aiokafka import ConsumerRecord, TopicPartition
 from bridge_support import until
 from testyard.lab.bridge.adapter.dead_letters import DeadLetter, DeadLetters
 from testyard.lab.bridge.adapter.figures import ErrorType, Figures
-from testyard.lab.bridge.adapter.inbox import Commits
+from testyard.lab.bridge.adapter.inbox import Commits, Inbox
 from testyard.lab.bridge.adapter.postbox import MOST_LETTERS, Postbox
+from testyard.lab.bridge.adapter.reading import Reader
 
 TOPIC = "orders"
+GATHER = timedelta(milliseconds=20)
 FIRST, SECOND = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 
 
@@ -135,3 +138,18 @@ async def test_letters_of_partitions_that_were_given_up_are_forgotten():
     assert len(postbox) == 0
     async with asyncio.timeout(1):
         await postbox.room()
+
+
+@pytest.mark.anyio
+async def test_what_is_cleared_while_a_batch_is_gathered_is_not_taken():
+    inbox = Inbox(100, Reader("test"))
+    inbox.add({FIRST: [record_at(0)]})
+    taking = asyncio.create_task(inbox.take(GATHER))
+    await asyncio.wait([taking], timeout=0)
+    inbox.clear()
+    await asyncio.wait([taking], timeout=(GATHER * 5).total_seconds())
+    assert not taking.done()
+    inbox.add({FIRST: [record_at(7)]})
+    async with asyncio.timeout(5):
+        batch = await taking
+    assert (batch.records, batch.ends) == (1, {FIRST: 8})
