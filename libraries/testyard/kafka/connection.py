@@ -349,7 +349,6 @@ async def _reach(
                 await connection.connect()
                 metadata = await connection.send(MetadataRequest([]))
         except OSError as problem:
-            connection.close()
             problems[server] = problem
         except KafkaError as problem:
             await _close(connection)
@@ -357,6 +356,9 @@ async def _reach(
         else:
             await _close(connection)
             return [f"{host}:{port}" for _, host, port, *_ in metadata.brokers]
+        finally:
+            # Also when this is interrupted; one that was not made has no end to wait for.
+            connection.close()
     told = {server: reason(problem) for server, problem in problems.items()}
     # When all say the same, it is said once: the target has their names.
     alike = len(set(told.values())) == 1 and not advertised

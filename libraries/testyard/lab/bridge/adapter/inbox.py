@@ -89,7 +89,7 @@ class Inbox:
             self._has_room.clear()
             self._is_full.set()
 
-    async def take(self, gather: timedelta = timedelta(0)) -> Batch:
+    async def take(self, gather: timedelta) -> Batch:
         """Wait until there is something, and take all of it out.
 
         Args:
