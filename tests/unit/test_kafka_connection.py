@@ -12,18 +12,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     IncompatibleBrokerVersion,
     NodeNotReadyError,
     TopicAuthorizationFailedError,
 )
-from kafka_support import closed_port, new_topic, open_kafka, quiet_client, refusing_broker
+from aiokafka.protocol.metadata import MetadataRequest
+from kafka_support import closed_port, do, eventually, new_topic, open_kafka, quiet_client, refusing_broker
 from testyard.core.deadline import Deadline
 from testyard.core.errors import UserError
 from testyard.core.loop_thread import LoopThread
+from testyard.kafka import connection
 from testyard.kafka.administration import create_topic, delete_topic
 from testyard.kafka.client import Kafka
 from testyard.kafka.collecting import Start
@@ -270,6 +274,32 @@ def test_nothing_is_left_open_where_a_credential_is_refused_over_tls(
         loop.stop()
         # A socket that nobody has closed would fail this test now.
         gc.collect()
+
+
+def test_a_connection_is_closed_when_asking_over_it_is_interrupted(
+    mock: MockKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[AIOKafkaConnection] = []
+
+    class Silent(AIOKafkaConnection):
+        async def send(self, request: Any, **options: Any) -> Any:
+            if isinstance(request, MetadataRequest):
+                asked.append(self)
+                await asyncio.Event().wait()
+            return await super().send(request, **options)
+
+    async def scenario() -> None:
+        target = Target(mock.bootstrap_servers)
+        reaching = asyncio.create_task(connection._reach(target, target.options, target.servers, Deadline(LONG)))
+        await eventually(lambda: bool(asked))
+        assert asked[0].connected()
+        reaching.cancel()
+        await asyncio.wait([reaching])
+        assert not asked[0].connected()
+        asked[0].close()
+
+    monkeypatch.setattr(connection, "AIOKafkaConnection", Silent)
+    do(scenario())
 
 
 def test_tls_to_a_broker_without_it_is_told(mock: MockKafka, connections: KafkaConnections) -> None:
