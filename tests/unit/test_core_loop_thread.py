@@ -8,12 +8,15 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import CancelledError, Future
+from typing import Any, TypeVar
 
 import pytest
 from testyard.core.errors import UserError
 from testyard.core.loop_thread import LoopThread
+
+Result = TypeVar("Result")
 
 
 @pytest.fixture
@@ -97,6 +100,51 @@ def test_an_interrupted_wait_cancels_what_was_waited_for(loop: LoopThread) -> No
         loop.run(for_ever(ended, started))
     interrupter.join()
     assert ended.wait(5)
+
+
+class InterruptedAtOnce(LoopThread):
+    """Interrupted when the work has been handed over, and the loop has or has not begun it."""
+
+    begins: threading.Event | None = None
+
+    def spawn(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
+        super().spawn(work)
+        if self.begins:
+            assert self.begins.wait(5)
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_the_work_is_handed_over_cancels_it() -> None:
+    loop = InterruptedAtOnce("under test")
+    loop.begins, ended = threading.Event(), threading.Event()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(for_ever(ended, loop.begins))
+        assert ended.wait(5)
+    finally:
+        loop.stop()
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_has_not_begun_when_it_is_interrupted_never_begins() -> None:
+    loop = InterruptedAtOnce("under test")
+    begun, ended = threading.Event(), threading.Event()
+    goes_on = threading.Event()
+
+    async def hold_the_loop_up() -> None:
+        goes_on.wait(5)
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.spawn(hold_the_loop_up())
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(for_ever(ended, begun))
+        goes_on.set()
+        LoopThread.spawn(loop, name_of_thread()).result(5)
+        assert not begun.is_set()
+    finally:
+        goes_on.set()
+        loop.stop()
 
 
 def test_its_own_thread_cannot_wait_for_it(loop: LoopThread) -> None:

@@ -10,11 +10,39 @@ import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from testyard.core.errors import UserError
 
 Result = TypeVar("Result")
+
+
+class _Waited(Generic[Result]):
+    """Work that can be cancelled from when it is handed over: an interrupt may arrive before that has returned."""
+
+    def __init__(self, work: Coroutine[Any, Any, Result]) -> None:
+        self._work = work
+        self._lock = threading.Lock()
+        self._task: asyncio.Task[Any] | None = None
+        self._is_cancelled = False
+
+    async def result(self) -> Result:
+        """Do it, unless it has been cancelled by then."""
+        with self._lock:
+            if self._is_cancelled:
+                raise asyncio.CancelledError
+            self._task = asyncio.current_task()
+        return await self._work
+
+    def cancel(self) -> None:
+        """Cancel it, in whichever thread it runs; no harm where it has ended."""
+        with self._lock:
+            self._is_cancelled, task = True, self._task
+        if task is None:
+            self._work.close()
+            return
+        with suppress(RuntimeError):  # the loop has ended
+            task.get_loop().call_soon_threadsafe(task.cancel)
 
 
 class LoopThread:
@@ -50,11 +78,11 @@ class LoopThread:
         Returns:
             What it returns.
         """
-        future = self.spawn(work)
+        waited = _Waited(work)
         try:
-            return future.result()
+            return self.spawn(waited.result()).result()
         except BaseException:
-            future.cancel()
+            waited.cancel()
             raise
 
     def spawn(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
