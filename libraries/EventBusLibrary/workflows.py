@@ -170,12 +170,13 @@ class WorkflowKeywords:
         return self._session.bus.workflow(workflow_id)
 
     @keyword(tags=["Setup"])
-    def publish_by_the_orchestrator(self, count: int, *, key: str | None = None) -> list[Row]:
+    def publish_by_the_orchestrator(self, count: int, *, key: str | None = None, concurrent: int = 1) -> list[Row]:
         """Let the orchestrator publish state transitions on the bus, one after the other.
 
         Args:
             count: How many.
             key: What their order is kept by; each its own when not given.
+            concurrent: How many are under way at a time; of one key they still go one after the other.
 
         Returns:
             For each its `event_id`, `key`, whether it was `sent` or is `waiting` (`delivery`), and how long the
@@ -186,7 +187,12 @@ class WorkflowKeywords:
         """
         mark = self._session.next_mark()
         events = [_probe(f"{mark}-{number}", key) for number in range(count)]
-        published = self._session.bus.publish(events)
+        bus = self._session.bus
+        if concurrent == 1:
+            published = bus.publish(events)
+        else:
+            each = timed_each(lambda event: bus.publish([event]), events, concurrent=concurrent)
+            published = [it.answer[0] for it in each]
         waiting = sum(it["delivery"] == "waiting" for it in published)
         logger.info(f"Published {count} events, of which {waiting} wait")
         return published

@@ -46,8 +46,8 @@ class EventBusKeywords:
             with_consul: Whether services find each other by Consul.
             with_traces: Whether the services keep traces, and send them to a collector.
             partitions: Of each topic.
-            gives_way: Whether the services leave the processors to whatever else runs on this machine: so does a
-                load that others should not suffer from.
+            gives_way: Whether the services and PostgreSQL leave the processors to whatever else runs on this
+                machine: so does a load that others should not suffer from.
             settings: Settings of the services that differ from the lab's, section by section.
             within: Give up after this time.
 

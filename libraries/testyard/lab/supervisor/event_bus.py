@@ -41,18 +41,18 @@ from testyard.lab.servers.consul import ConsulDouble
 from testyard.lab.servers.fault_proxy import FaultProxy
 from testyard.lab.servers.otlp import OtlpReceiver
 from testyard.lab.servers.postgresql import PostgresqlServer, ShutdownMode
+from testyard.lab.servers.postgresql_launcher import children_of
 from testyard.lab.servers.provision import Breakable, Kafka, start_kafka
 from testyard.lab.supervisor.bridge_service import BridgeService
 from testyard.lab.supervisor.bridge_settings import SHORTER, merged
 from testyard.lab.supervisor.chaos import PlannedFailure, planned_failures
+from testyard.lab.supervisor.giving_way import give_way
 from testyard.lab.supervisor.second_region import SecondRegion
 
 LOOPBACK = "127.0.0.1"
 PARTITIONS = 3
 DEAD_LETTER_PARTITIONS = 1
 KEPT_SPANS = 10_000
-BEHIND_OTHERS = 10
-"""How nice processes are that give way: beside a busy one they get a tenth as much as it does."""
 
 EMPTY_EVERYTHING = """
     TRUNCATE workflow_executions, workflow_steps, workflow_steps_waiting, fsm_transitions, bridge_states,
@@ -85,7 +85,7 @@ class EventBusLab(Startable):
         with_traces: Whether the services keep traces, and send them to the lab's collector.
         partitions: Of each topic.
         breakable: Whether the services reach PostgreSQL through a proxy.
-        gives_way: Whether the services leave the processors to whatever else runs on this machine.
+        gives_way: Whether the services and PostgreSQL leave the processors to whatever else runs on this machine.
         overrides: Settings that differ from those of the lab.
     """
 
@@ -165,6 +165,7 @@ class EventBusLab(Startable):
             for service, running in self._running.items():
                 registration = {"name": service.registered_name, "host": LOOPBACK, "port": running.port}
                 self.client_of(BridgeService.DISCOVERY).call("POST", "/services", body=registration)
+        self._give_way()
 
     def renew(self) -> None:
         """End the services, undo every fault, empty the tables, and start the services in a new environment.
@@ -317,6 +318,7 @@ class EventBusLab(Startable):
         with listening_socket(LOOPBACK, running.port) as listener:
             self._launch(service, listener.fileno())
         self._wait_until_ready(service, Deadline(within))
+        self._give_way()
 
     def start_second_adapter(self, within: timedelta = START_TIMEOUT) -> None:
         """Start another adapter, which shares the partitions with the first one.
@@ -335,6 +337,7 @@ class EventBusLab(Startable):
         name = "the second adapter of the lab"
         log = self._log_of(BridgeService.ADAPTER)
         wait_until_ready(process, name, lambda: client.call("GET", "/health"), Deadline(within), log=log)
+        self._give_way()
 
     def stop_second_adapter(self) -> None:
         """Let the second adapter finish and leave the group; there may be none."""
@@ -359,6 +362,7 @@ class EventBusLab(Startable):
             mode: ``fast``, ``immediate`` or ``kill``.
         """
         self.postgresql.restart(ShutdownMode[mode.upper()])
+        self._give_way()
 
     def kafka_answers(self) -> bool:
         """Whether any broker takes a connection."""
@@ -420,7 +424,7 @@ class EventBusLab(Startable):
             message = "The event bus of the lab is not running."
             raise LabError(message)
         with self._log_of(service).open("ab") as log:
-            process = self._forks.fork(
+            return self._forks.fork(
                 *(self.modules[service], "--settings", str(self._settings_file)),
                 *("--fd", str(listener), "--end-with-stdin"),
                 stdin=PIPE,
@@ -428,9 +432,14 @@ class EventBusLab(Startable):
                 environment={DATABASE_VARIABLE: self._database_url_of_services},
                 descriptors=(listener,),
             )
-        if self.gives_way:
-            _give_way(process.pid)
-        return process
+
+    def _give_way(self) -> None:
+        """Let others go before these processes, if they are to: once they are ready, so that no session is new."""
+        if not self.gives_way:
+            return
+        running = [*self._running.values(), *filter(None, [self._second_adapter])]
+        postmaster = self.postgresql.pid
+        give_way([*(it.process.pid for it in running if it.process), postmaster, *children_of(postmaster)])
 
     def _wait_until_ready(self, service: BridgeService, deadline: Deadline) -> None:
         def ask() -> object:
@@ -446,14 +455,6 @@ class EventBusLab(Startable):
         parts = urlsplit(self.database_url)
         credentials = parts.netloc.rpartition("@")[0]
         return urlunsplit(parts._replace(netloc=f"{credentials}@{self._proxy.host}:{self._proxy.port}"))
-
-
-def _give_way(process: int) -> None:
-    """Let other processes go first."""
-    os.setpriority(os.PRIO_PROCESS, process, BEHIND_OTHERS)
-    # Where the kernel shares the processors out among sessions, only this says how much a session gets.
-    with suppress(OSError):
-        Path(f"/proc/{process}/autogroup").write_text(str(BEHIND_OTHERS))
 
 
 def _end(running: list[_Running]) -> None:
