@@ -13,7 +13,7 @@ from robot.api.types import Secret
 from testyard.core.redact import secrets_in_use
 from testyard.core.tables import html_table
 from testyard.lab.environment import Environment
-from testyard.lab.supervisor import BridgeService, Route
+from testyard.lab.supervisor import BridgeService, EventBusOptions, Route
 
 from LabLibrary.world import World
 
@@ -60,15 +60,15 @@ class EventBusKeywords:
         """
         if self._world.environment is Environment.OWN or self._world.event_buses.lab is not None:
             return
-        lab = self._world.event_buses.hand_out(
+        wanted = EventBusOptions(
             breakable=breakable,
             with_consul=with_consul,
             with_traces=with_traces,
             partitions=partitions,
             gives_way=gives_way,
             overrides=settings or {},
-            within=within,
         )
+        lab = self._world.event_buses.hand_out(wanted, within=within)
         logger.info(f"Event bus of the lab: Kafka {lab.kafka.bootstrap_servers}, environment {lab.environment}")
 
     @keyword(tags=["Setup"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from testyard.lab.supervisor.event_bus import BridgeService, EventBusLab
+from testyard.lab.supervisor.event_bus_options import EventBusOptions
 from testyard.lab.supervisor.giving_way import BEHIND_OTHERS, give_way
 
 
@@ -49,7 +50,7 @@ def test_one_that_has_ended_is_passed_over(other: subprocess.Popen[bytes]) -> No
 @pytest.mark.parametrize("gives_way", [True, False])
 def test_the_services_and_the_database_of_a_lab_give_way(gives_way: bool) -> None:
     expected = BEHIND_OTHERS if gives_way else os.getpriority(os.PRIO_PROCESS, 0)
-    with EventBusLab(gives_way=gives_way) as lab:
+    with EventBusLab(EventBusOptions(gives_way=gives_way)) as lab:
         processes = [*clients_of(lab), *map(lab.pid_of, BridgeService)]
         assert len(processes) > len(BridgeService)
         assert {niceness(it) for it in processes} == {expected}

@@ -1,21 +1,27 @@
 """Between suites the lab is kept, as empty as a new one; what does not live any more is replaced."""
 
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 import websocket
+from testyard.core.deadline import Deadline, wait_until
 from testyard.core.json_client import UnexpectedAnswerError
 from testyard.lab.environment import Environment
 from testyard.lab.supervisor import (
     BridgeService,
     EventBusKeeper,
+    EventBusOptions,
     LabError,
     LabKeeper,
+    Route,
     Supervisor,
     WaldurInstance,
     listen_on,
 )
+from testyard.lab.supervisor.event_bus import EventBusLab
 from testyard.waldur.api import Waldur
 from testyard.waldur.provisioning import Provisioner
 
@@ -131,17 +137,76 @@ def test_a_lab_that_refuses_to_be_emptied_is_stopped(keeper: LabKeeper, monkeypa
 def test_an_event_bus_is_emptied_for_the_suite_that_takes_it() -> None:
     keeper = EventBusKeeper(Environment.EMBEDDED)
     try:
-        first = keeper.hand_out(within=WITHIN, overrides={}, partitions=1)
+        first = keeper.hand_out(EventBusOptions(), within=WITHIN)
         before = first.environment
         first.kill(BridgeService.ONEXTREE)
         keeper.take_back()
         assert keeper.lab is None
-        assert keeper.hand_out(within=WITHIN, overrides={}, partitions=1) is first
+        assert keeper.hand_out(EventBusOptions(), within=WITHIN) is first
         assert first.environment != before
         assert first.client_of(BridgeService.ONEXTREE).call("GET", "/health")["status"] == "healthy"
+    finally:
+        keeper.stop()
+
+
+def test_an_event_bus_becomes_what_the_next_suite_wants() -> None:
+    keeper = EventBusKeeper(Environment.EMBEDDED)
+    everything = EventBusOptions(
+        with_consul=True, with_traces=True, partitions=2, breakable=True, overrides={"adapter": {"gather": 0.5}}
+    )
+    try:
+        lab = keeper.hand_out(everything, within=WITHIN)
+        for wanted in (EventBusOptions(partitions=1), everything):
+            keeper.take_back()
+            assert keeper.hand_out(wanted, within=WITHIN) is lab
+            check(lab, wanted)
+    finally:
+        keeper.stop()
+
+
+def test_an_event_bus_that_has_given_way_is_for_nobody_else() -> None:
+    keeper = EventBusKeeper(Environment.EMBEDDED)
+    gives_way = EventBusOptions(gives_way=True)
+    try:
+        first = keeper.hand_out(EventBusOptions(), within=WITHIN)
+        for wanted in (gives_way, gives_way):
+            keeper.take_back()
+            assert keeper.hand_out(wanted, within=WITHIN) is first
         keeper.take_back()
-        assert keeper.hand_out(within=WITHIN, overrides={}, partitions=2) is not first
+        assert keeper.hand_out(EventBusOptions(), within=WITHIN) is not first
         with pytest.raises(LabError, match="not running"):
             first.pid_of(BridgeService.ONEXTREE)
     finally:
         keeper.stop()
+
+
+def check(lab: EventBusLab, wanted: EventBusOptions) -> None:
+    """Look at everything that can be wanted of an event bus, where it shows."""
+    settings = lab.settings
+    assert (settings["discovery"]["consul"] is not None) == wanted.with_consul
+    assert bool(settings["tracing"]) == wanted.with_traces
+    assert answers(lab.consul.port) == wanted.with_consul
+    assert answers(lab.collector.port) == wanted.with_traces
+    assert settings["adapter"]["gather"] == wanted.overrides.get("adapter", {}).get("gather", 0.01)
+    wait_until(
+        lambda: partitions_read(lab), lambda it: it == wanted.partitions, Deadline(WITHIN), "its partitions"
+    )
+    if wanted.breakable:
+        assert lab.proxy.connections > 0
+    else:
+        with pytest.raises(LabError, match="breakable=True"):
+            _ = lab.proxy
+
+
+def partitions_read(lab: EventBusLab) -> int:
+    """How many partitions of one topic the adapter reads."""
+    topic = lab.topic_of(Route.STATE_TRANSITION)
+    partitions = lab.client_of(BridgeService.ADAPTER).call("GET", "/metrics")["partitions"]
+    return len([name for name in partitions if name.startswith(topic)])
+
+
+def answers(port: int) -> bool:
+    """Whether anything takes connections on a port."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False

@@ -3,6 +3,7 @@
 from testyard.lab.bridge.topics import Route
 from testyard.lab.children import LabError, listening_socket
 from testyard.lab.supervisor.bridge_service import BridgeService
+from testyard.lab.supervisor.event_bus_options import EventBusOptions
 from testyard.lab.supervisor.keeper import ClusterKeeper, EventBusKeeper, LabKeeper, PipelineKeeper
 from testyard.lab.supervisor.waldurs import Supervisor, WaldurInstance, listen_on
 
@@ -10,6 +11,7 @@ __all__ = [
     "BridgeService",
     "ClusterKeeper",
     "EventBusKeeper",
+    "EventBusOptions",
     "LabError",
     "LabKeeper",
     "PipelineKeeper",

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -46,11 +46,11 @@ from testyard.lab.servers.provision import Breakable, Kafka, start_kafka
 from testyard.lab.supervisor.bridge_service import BridgeService
 from testyard.lab.supervisor.bridge_settings import SHORTER, merged
 from testyard.lab.supervisor.chaos import PlannedFailure, planned_failures
+from testyard.lab.supervisor.event_bus_options import EventBusOptions
 from testyard.lab.supervisor.giving_way import give_way
 from testyard.lab.supervisor.second_region import SecondRegion
 
 LOOPBACK = "127.0.0.1"
-PARTITIONS = 3
 DEAD_LETTER_PARTITIONS = 1
 KEPT_SPANS = 10_000
 
@@ -79,23 +79,13 @@ class EventBusLab(Startable):
     """Owns Kafka, PostgreSQL and the services of one event bus.
 
     Attributes:
-        modules: The module that is started for each service.
+        wanted: What is wanted of it; another one when it is renewed for somebody else.
         environment_of_run: Where the suites run: says which Kafka is taken.
-        with_consul: Whether services find each other by Consul.
-        with_traces: Whether the services keep traces, and send them to the lab's collector.
-        partitions: Of each topic.
-        breakable: Whether the services reach PostgreSQL through a proxy.
-        gives_way: Whether the services and PostgreSQL leave the processors to whatever else runs on this machine.
-        overrides: Settings that differ from those of the lab.
+        modules: The module that is started for each service.
     """
 
+    wanted: EventBusOptions = field(default_factory=EventBusOptions)
     environment_of_run: Environment = Environment.EMBEDDED
-    with_consul: bool = False
-    with_traces: bool = False
-    partitions: int = PARTITIONS
-    breakable: bool = False
-    gives_way: bool = False
-    overrides: Mapping[str, Any] = field(default_factory=dict)
     modules: dict[BridgeService, str] = field(default_factory=lambda: {it: it.module for it in BridgeService})
 
     def __post_init__(self) -> None:
@@ -128,11 +118,8 @@ class EventBusLab(Startable):
             self._forks.start()
             self.postgresql.begin()
             self._kafka = start_kafka(self.environment_of_run)
-            if self.with_consul:
-                self.consul.start()
-            if self.with_traces:
-                self.collector.start()
             self.postgresql.start(within)
+            self._start_surroundings()
             self._start_services(deadline)
         except BaseException:
             self.stop()
@@ -144,13 +131,10 @@ class EventBusLab(Startable):
         topics = [route.topic(self.environment) for route in Route]
         self.kafka.create_topics(
             {
-                **dict.fromkeys(topics, self.partitions),
+                **dict.fromkeys(topics, self.wanted.partitions),
                 **dict.fromkeys(map(dead_letter_topic, topics), DEAD_LETTER_PARTITIONS),
             }
         )
-        if self.breakable and self._proxy is None:
-            self._proxy = FaultProxy(LOOPBACK, self.postgresql.port)
-            self._proxy.start()
         with ExitStack() as stack:
             listeners = {it: stack.enter_context(listening_socket(LOOPBACK, 0)) for it in BridgeService}
             for service, listener in listeners.items():
@@ -161,21 +145,24 @@ class EventBusLab(Startable):
                 self._launch(service, listener.fileno())
         for service in BridgeService:
             self._wait_until_ready(service, deadline)
-        if self.with_consul:
+        if self.wanted.with_consul:
             for service, running in self._running.items():
                 registration = {"name": service.registered_name, "host": LOOPBACK, "port": running.port}
                 self.client_of(BridgeService.DISCOVERY).call("POST", "/services", body=registration)
         self._give_way()
 
-    def renew(self) -> None:
+    def renew(self, wanted: EventBusOptions | None = None, within: timedelta = START_TIMEOUT) -> None:
         """End the services, undo every fault, empty the tables, and start the services in a new environment.
+
+        Args:
+            wanted: What is wanted of it from now on; None: the same as before.
+            within: Give up after this time.
 
         Raises:
             UserError: Something does not answer any more.
         """
         self._end_services()
-        if self._proxy is not None:
-            self._proxy.heal()
+        self.wanted = wanted or self.wanted
         if isinstance(self.kafka, Breakable):
             self.kafka.up()
         shutil.rmtree(self._outbox, ignore_errors=True)
@@ -185,28 +172,45 @@ class EventBusLab(Startable):
         except psycopg.Error as problem:
             message = f"The database of the lab cannot be emptied: {problem}"
             raise UserError(message) from None
-        self._start_services(Deadline(START_TIMEOUT))
+        self._start_surroundings()
+        self._start_services(Deadline(within))
 
-    @property
-    def can_be_renewed(self) -> bool:
-        """Whether its services can be started anew."""
-        return self._forks is not None and self._forks.lives()
+    def can_become(self, wanted: EventBusOptions) -> bool:
+        """Whether it can be renewed so that it is as somebody wants it."""
+        # Who has given way once may not be allowed to come back.
+        has_to_come_back = self.wanted.gives_way and not wanted.gives_way
+        return self._forks is not None and self._forks.lives() and not has_to_come_back
 
     def stop(self) -> None:
         """End every process; safe to call again."""
         self._end_services()
-        if self._proxy is not None:
-            self._proxy.stop()
-            self._proxy = None
+        self._stop_surroundings()
         if self._forks is not None:
             self._forks.stop()
         self.postgresql.stop()
-        self.consul.stop()
-        self.collector.stop()
         if self._kafka is not None:
             self._kafka.stop()
             self._kafka = None
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _start_surroundings(self) -> None:
+        """Start what is wanted around the services, anew: nothing of it remembers anything."""
+        self._stop_surroundings()
+        if self.wanted.with_consul:
+            self.consul.start()
+        if self.wanted.with_traces:
+            self.collector.clear()
+            self.collector.start()
+        if self.wanted.breakable:
+            self._proxy = FaultProxy(LOOPBACK, self.postgresql.port)
+            self._proxy.start()
+
+    def _stop_surroundings(self) -> None:
+        self.consul.stop()
+        self.collector.stop()
+        if self._proxy is not None:
+            self._proxy.stop()
+            self._proxy = None
 
     def _end_services(self) -> None:
         running, self._running = self._running, {}
@@ -259,18 +263,18 @@ class EventBusLab(Startable):
     @property
     def settings(self) -> dict[str, Any]:
         """What the services run with."""
-        shorter = merged(SHORTER, self.overrides)
+        shorter = merged(SHORTER, self.wanted.overrides)
         addresses = {it.registered_name: f"http://{LOOPBACK}:{at.port}" for it, at in self._running.items()}
         return {
             **shorter,
             "environment": self.environment,
-            "tracing": {"otlp": self.collector.url, "keep": KEPT_SPANS} if self.with_traces else {},
+            "tracing": {"otlp": self.collector.url, "keep": KEPT_SPANS} if self.wanted.with_traces else {},
             "bootstrap_servers": self.kafka.bootstrap_servers,
             "outbox_directory": str(self._outbox),
             "discovery": {
                 **shorter.get("discovery", {}),
                 "fallback": addresses,
-                "consul": self.consul.url if self.with_consul else None,
+                "consul": self.consul.url if self.wanted.with_consul else None,
             },
         }
 
@@ -385,7 +389,7 @@ class EventBusLab(Startable):
 
     def second_region(self, topics: Sequence[str]) -> SecondRegion:
         """Brokers of another region, and mirrors; not yet started."""
-        return SecondRegion(self.kafka.bootstrap_servers, topics, self.partitions)
+        return SecondRegion(self.kafka.bootstrap_servers, topics, self.wanted.partitions)
 
     # Processes.
 
@@ -435,7 +439,7 @@ class EventBusLab(Startable):
 
     def _give_way(self) -> None:
         """Let others go before these processes, if they are to: once they are ready, so that no session is new."""
-        if not self.gives_way:
+        if not self.wanted.gives_way:
             return
         running = [*self._running.values(), *filter(None, [self._second_adapter])]
         postmaster = self.postgresql.pid

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from testyard.core.errors import UserError
 from testyard.lab.children import LabError
@@ -16,6 +17,7 @@ from testyard.lab.supervisor.waldurs import Supervisor
 if TYPE_CHECKING:
     from testyard.lab.supervisor.clusters import ClusterLab
     from testyard.lab.supervisor.event_bus import EventBusLab
+    from testyard.lab.supervisor.event_bus_options import EventBusOptions
     from testyard.lab.supervisor.pipelines import PipelineLab
 
 SUITE_DIRECTORY = "suite"
@@ -45,10 +47,10 @@ class Keeper(Generic[Kept]):
         self.lab: Kept | None = None
         self._waiting: Kept | None = None
 
-    def _hand_out(self, fits: Callable[[Kept], bool], start: Callable[[], Kept]) -> Kept:
-        """Take the lab that waits, or start one when it does not fit or there is none."""
+    def _hand_out(self, make_ready: Callable[[Kept], bool], start: Callable[[], Kept]) -> Kept:
+        """Take the lab that waits, or start one when it cannot be made ready or there is none."""
         lab, self._waiting = self._waiting, None
-        if lab is not None and not fits(lab):
+        if lab is not None and not make_ready(lab):
             lab.stop()
             lab = None
         self.lab = lab or start()
@@ -59,7 +61,7 @@ class Keeper(Generic[Kept]):
         lab, self.lab = self.lab, None
         if lab is None:
             return
-        if _is_emptied(lab):
+        if _succeeds(lab.renew):
             self._waiting = lab
         else:
             lab.stop()
@@ -72,10 +74,10 @@ class Keeper(Generic[Kept]):
         self.lab = self._waiting = None
 
 
-def _is_emptied(lab: Lab) -> bool:
+def _succeeds(renew: Callable[[], None]) -> bool:
     """Empty a lab; whether it answers still."""
     try:
-        lab.renew()
+        renew()
     except UserError:
         return False
     return True
@@ -174,7 +176,7 @@ class ClusterKeeper(Keeper["ClusterLab"]):
 class EventBusKeeper(Keeper["EventBusLab"]):
     """Keeps the event bus: Kafka, PostgreSQL and the services.
 
-    It is emptied when a suite takes it: that starts all services anew, in vain where none follows that wants it.
+    It is emptied when a suite takes it, who says what is wanted of it: that starts all services anew.
 
     Args:
         environment: Where the suites run: says which Kafka is taken.
@@ -184,30 +186,27 @@ class EventBusKeeper(Keeper["EventBusLab"]):
         super().__init__()
         self._environment = environment
 
-    def hand_out(self, *, within: timedelta, overrides: Mapping[str, Any], **options: Any) -> EventBusLab:
+    def hand_out(self, wanted: EventBusOptions, *, within: timedelta) -> EventBusLab:
         """Start the event bus, or take the one that waits; it is as empty as a new one.
 
         Args:
+            wanted: What a suite wants of it.
             within: Give up after this time.
-            overrides: Settings that differ from those of the lab.
-            options: What else a suite wants of it: its attributes.
 
         Raises:
             LabError: A process did not become ready; nothing is left running.
         """
         from testyard.lab.supervisor.event_bus import EventBusLab
 
-        def fits(lab: EventBusLab) -> bool:
-            wanted = {"overrides": overrides, **options}
-            is_wanted = all(getattr(lab, name) == value for name, value in wanted.items())
-            return is_wanted and lab.can_be_renewed and _is_emptied(lab)
+        def make_ready(lab: EventBusLab) -> bool:
+            return lab.can_become(wanted) and _succeeds(partial(lab.renew, wanted, within))
 
         def start() -> EventBusLab:
-            lab = EventBusLab(self._environment, overrides=overrides, **options)
+            lab = EventBusLab(wanted, self._environment)
             lab.start(within)
             return lab
 
-        return self._hand_out(fits, start)
+        return self._hand_out(make_ready, start)
 
     def take_back(self) -> None:
         """Keep the lab for the next suite."""
