@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from enum import Enum
+from functools import partial
 from typing import Any, Literal
 
 from robot.api import logger
@@ -24,6 +25,11 @@ class Service(Enum):
     ONEXTREE = "onextree"
     ADAPTER = "adapter"
     DISCOVERY = "discovery"
+
+
+def bare_request_of(bus: EventBus, service: Service | None) -> Callable[[], object] | None:
+    """A request that a service answers without doing anything; None for none."""
+    return None if service is None else partial(bus.health, service.value)
 
 
 BreakerState = Literal["closed", "open", "half_open"]

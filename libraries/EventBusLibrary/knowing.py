@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from robot.api import logger
 from robot.api.deco import keyword
-from testyard.event_bus.measuring import timed_each
+from testyard.event_bus.measuring import row_of, timed_each
 
 from EventBusLibrary.session import Session
 
@@ -53,10 +53,10 @@ class KnowledgeKeywords:
         Example:
             | ${located} = | Locate Service | onextree-service |
         """
-        located = timed_each(self._session.bus.locate, [name] * times, concurrent=1)
+        located = timed_each(self._session.bus.locate, [name] * times)
         first = located[0].answer
         logger.info(f"{name} is at {first['url']} ({first['source']})")
-        return [{**it.answer, "began_ns": it.began_ns, "took": it.took} for it in located]
+        return [row_of(it) for it in located]
 
     @keyword(tags=["Assertion", "Wait"])
     def service_should_be_located_by(

@@ -15,10 +15,7 @@ from testyard.core.deadline import seconds
 from testyard.core.errors import UserError
 from testyard.core.percentiles import MEDIAN, P95, Percentile
 from testyard.core.tables import html_table, markdown_table
-from testyard.event_bus.measuring import timed_each
 
-from EventBusLibrary.connecting import Service
-from EventBusLibrary.session import Session
 from EventBusLibrary.workflows import times_of
 
 COLUMNS = ("what", "samples", "p50", "p95", "documented", "of it")
@@ -48,59 +45,39 @@ class Line:
 class ReportKeywords:
     """Keywords that compare measured times with each other and with stored ones, and report them."""
 
-    _session: Session
-
     def __init__(self) -> None:
         self._report: list[Line] = []
-
-    @keyword(tags=["Getter"])
-    def bare_requests(self, service: Service, count: int) -> list[dict[str, Any]]:
-        """Make requests that a service answers without doing anything, for comparison.
-
-        Args:
-            service: Which one.
-            count: How many.
-
-        Returns:
-            For each `began_ns` and `took`.
-
-        Example:
-            | ${bare} = | Bare Requests | STAMPING | 200 |
-        """
-        requests = timed_each(self._session.bus.health, [service.value] * count, concurrent=1)
-        return [{"began_ns": it.began_ns, "took": it.took} for it in requests]
 
     @keyword(tags=["Getter", "Assertion"])
     def ratio_of_times(
         self,
         answers: Sequence[Mapping[str, Any]],
-        others: Sequence[Mapping[str, Any]],
         percentile: Percentile,
         assertion_operator: AssertionOperator | None = None,
         assertion_expected: float | None = None,
     ) -> float:
-        """How many times as long some calls took as others, checked when an operator is given.
+        """How many times as long calls took as the bare requests between them, checked when an operator is given.
 
         Ratios of one run say the same on slow and on fast machines.
 
         Args:
-            answers: The calls that are judged.
-            others: Those that they are compared with.
+            answers: The calls, made `beside` bare requests.
             percentile: Of both.
             assertion_operator: `<`, `<=`, `>`…
             assertion_expected: The bound.
 
         Raises:
             AssertionError: It is not so.
-            UserError: There are too few samples.
+            UserError: There are too few samples, or no bare requests were made between them.
 
         Example:
-            | Ratio Of Times | ${stamps} | ${bare} | p50 | <= | 6 |
+            | ${stamps} = | Stamp Files | ${files} | beside=STAMPING |
+            | Ratio Of Times | ${stamps} | p50 | <= | 6 |
         """
-        times, bare = times_of(answers), times_of(others)
-        percentile.require(min(len(times), len(bare)), "the times")
+        times, bare = times_of(answers), times_of(answers, "bare")
+        percentile.require(len(times), "the times")
         ratio = percentile.value_in(times) / percentile.value_in(bare)
-        logger.info(f"{ratio:.2f} times as long at {percentile}, of {len(times)} and {len(bare)} samples")
+        logger.info(f"{ratio:.2f} times as long at {percentile}, of {len(times)} samples")
         if assertion_operator is not None:
             prefix = f"The ratio at {percentile}"
             verify_assertion(ratio, assertion_operator, assertion_expected, prefix)

@@ -8,8 +8,9 @@ from typing import Any
 from robot.api import logger
 from robot.api.deco import keyword
 from testyard.event_bus.files import TextFile
-from testyard.event_bus.measuring import timed, timed_each
+from testyard.event_bus.measuring import row_of, timed, timed_each
 
+from EventBusLibrary.connecting import Service, bare_request_of
 from EventBusLibrary.session import Session
 
 Row = dict[str, Any]
@@ -46,6 +47,7 @@ class StampingKeywords:
         *,
         namespace: str = "omninode.services.metadata",
         concurrent: int = 1,
+        beside: Service | None = None,
     ) -> list[Row]:
         """Have the stamping service stamp files, one request for each.
 
@@ -53,18 +55,22 @@ class StampingKeywords:
             files: From `Make Files`.
             namespace: Whose files they are.
             concurrent: How many requests are under way at a time.
+            beside: A service to which a bare request is made right before each, for comparison.
 
         Returns:
-            For each file its stamp, with `began_ns` and `took`.
+            For each file its stamp, with `began_ns` and `took`, and what the bare request took as `bare`.
 
         Example:
             | ${stamps} = | Stamp Files | ${files} |
         """
         stamps = timed_each(
-            lambda it: self._session.bus.stamp(it, namespace=namespace), files, concurrent=concurrent
+            lambda it: self._session.bus.stamp(it, namespace=namespace),
+            files,
+            concurrent=concurrent,
+            bare=bare_request_of(self._session.bus, beside),
         )
         logger.info(f"Stamped {len(stamps)} files")
-        return [{**it.answer, "began_ns": it.began_ns, "took": it.took} for it in stamps]
+        return [row_of(it) for it in stamps]
 
     @keyword(tags=["Setup"])
     def stamp_files_together(
@@ -99,17 +105,9 @@ class StampingKeywords:
         Example:
             | ${hashes} = | Hash Files | ${files} |
         """
-        hashes = timed_each(self._session.bus.hash, files, concurrent=1)
+        hashes = timed_each(self._session.bus.hash, files)
         logger.info(f"Hashed {len(hashes)} files")
-        return [
-            {
-                **it.answer,
-                "hash_ms": it.answer["performance_metrics"]["execution_time_ms"],
-                "began_ns": it.began_ns,
-                "took": it.took,
-            }
-            for it in hashes
-        ]
+        return [{**row_of(it), "hash_ms": it.answer["performance_metrics"]["execution_time_ms"]} for it in hashes]
 
     @keyword(tags=["Getter"])
     def text_file(self, path: str, content: str) -> TextFile:
@@ -156,14 +154,15 @@ class StampingKeywords:
         return self._session.bus.find_stamp(file_hash, namespace)
 
     @keyword(tags=["Getter"])
-    def find_stamps(self, stamps: Sequence[Mapping[str, Any]]) -> list[Row]:
+    def find_stamps(self, stamps: Sequence[Mapping[str, Any]], *, beside: Service | None = None) -> list[Row]:
         """Find each stamp by the hash of its file.
 
         Args:
             stamps: From `Stamp Files`.
+            beside: A service to which a bare request is made right before each, for comparison.
 
         Returns:
-            What the service found for each, with `began_ns` and `took`.
+            What the service found for each, with `began_ns` and `took`, and what the bare request took as `bare`.
 
         Raises:
             UnexpectedAnswerError: One is not there.
@@ -172,5 +171,5 @@ class StampingKeywords:
             | ${found} = | Find Stamps | ${stamps} |
         """
         hashes = [stamp["file_hash"] for stamp in stamps]
-        found = timed_each(self._session.bus.find_stamp, hashes, concurrent=1)
-        return [{**it.answer, "began_ns": it.began_ns, "took": it.took} for it in found]
+        found = timed_each(self._session.bus.find_stamp, hashes, bare=bare_request_of(self._session.bus, beside))
+        return [row_of(it) for it in found]

@@ -60,7 +60,7 @@ class TraceKeywords:
         Example:
             | Trace Should Go Through | ${caller} | orchestrator | metadata-stamping | reducer |
         """
-        trace = self._session.bus.wait_for_services(caller.trace_id, services, within)
+        trace = self._session.bus.wait_for_trace(caller, services, within)
         logger.info(trace.tree())
         trace.parents_should_be_known(caller)
         trace.nothing_should_have_failed()

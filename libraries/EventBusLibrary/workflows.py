@@ -15,10 +15,10 @@ from testyard.core.history import Happening
 from testyard.core.percentiles import LONGEST, MEDIAN, P95, Percentile
 from testyard.core.tables import html_table
 from testyard.event_bus.files import TextFile, make_files
-from testyard.event_bus.measuring import Timed, timed, timed_each
+from testyard.event_bus.measuring import Timed, row_of, timed, timed_each
 from testyard.event_bus.publishing import SteadyPublishing
 
-from EventBusLibrary.connecting import Service
+from EventBusLibrary.connecting import Service, bare_request_of
 from EventBusLibrary.session import Session
 
 SIZE_OF_A_FILE = 64 * 1024
@@ -78,7 +78,7 @@ class WorkflowKeywords:
         run = timed(
             lambda it: self._session.bus.run_workflow(it, namespace=namespace, intelligence=intelligence), file
         )
-        answer = _row(run)
+        answer = row_of(run)
         logger.info(f"Workflow {answer['workflow_id']}: {answer['state']} after {seconds(run.took)}")
         return answer
 
@@ -90,6 +90,7 @@ class WorkflowKeywords:
         namespace: str = "omninode.services.metadata",
         intelligence: bool = False,
         concurrent: int = 1,
+        beside: Service | None = None,
     ) -> list[Row]:
         """Run a workflow for each file, and wait until all have ended.
 
@@ -98,9 +99,11 @@ class WorkflowKeywords:
             namespace: Whose files they are.
             intelligence: Whether OnexTree is asked first.
             concurrent: How many are under way at a time.
+            beside: A service to which a bare request is made right before each, for comparison.
 
         Returns:
-            What the orchestrator answers to each, with `began_ns` and `took`.
+            What the orchestrator answers to each, with `began_ns` and `took`, and what the bare request took as
+            `bare`.
 
         Example:
             | ${workflows} = | Run Workflows | ${files} | concurrent=4 |
@@ -109,9 +112,10 @@ class WorkflowKeywords:
             lambda it: self._session.bus.run_workflow(it, namespace=namespace, intelligence=intelligence),
             files,
             concurrent=concurrent,
+            bare=bare_request_of(self._session.bus, beside),
         )
         _draw(f"Workflows: {len(runs)}", runs)
-        return [_row(run) for run in runs]
+        return [row_of(run) for run in runs]
 
     @keyword(tags=["Setup"])
     def submit_workflows(
@@ -385,10 +389,6 @@ def _field(answer: Any, field: str, number: int) -> Any:
         message = f"The answer number {number} has no field {field!r}, only {', '.join(answer)}."
         raise UserError(message)
     return answer[field]
-
-
-def _row(run: Timed[Row]) -> Row:
-    return {**run.answer, "began_ns": run.began_ns, "took": run.took}
 
 
 def _draw(title: str, runs: Sequence[Timed[Row]]) -> None:

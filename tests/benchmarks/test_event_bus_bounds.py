@@ -89,8 +89,8 @@ def bench(report: Callable[[str], None]) -> Iterator[Bench]:
 def test_workflows(bench: Bench) -> None:
     """From the request to the answer, and to the row."""
     bench.bus.read_project(str(PROJECT))
-    without = timed_each(bench.bus.run_workflow, bench.files(1), concurrent=1)
-    asking = timed_each(lambda it: bench.bus.run_workflow(it, intelligence=True), bench.files(2), concurrent=1)
+    without = timed_each(bench.bus.run_workflow, bench.files(1))
+    asking = timed_each(lambda it: bench.bus.run_workflow(it, intelligence=True), bench.files(2))
     began = {UUID(it.answer["workflow_id"]): it.began_ns for it in without}
     ids = [str(it) for it in began]
     ended = wait_until(
@@ -110,7 +110,7 @@ def test_stamping(bench: Bench) -> None:
     hashes = [bench.bus.hash(it)["performance_metrics"]["execution_time_ms"] for it in bench.files(1)]
     bench.should_hold("hashing 64 KiB", [timedelta(milliseconds=it) for it in hashes], "hash")
     stamps = [bench.bus.stamp(it)["file_hash"] for it in bench.files(2)]
-    found = timed_each(bench.bus.find_stamp, stamps, concurrent=1)
+    found = timed_each(bench.bus.find_stamp, stamps)
     bench.should_hold("finding a stamp", [it.took for it in found], "stamp_query")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from testyard.core.errors import NotMetError, UserError
+from testyard.event_bus.services import EventBus
 from testyard.event_bus.traces import Trace, new_caller, only_trace, read_traces
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -264,3 +265,41 @@ def test_nothing_has_failed() -> None:
     spans[4]["status"] = "ERROR"
     with pytest.raises(NotMetError, match="found 1 span: reducer: process completed"):
         only_trace(spans).nothing_should_have_failed()
+
+
+class Telling(EventBus):
+    """Services that tell of one more span whenever they are asked."""
+
+    told: list[list[dict[str, Any]]]
+
+    def spans_of(self, trace_id: str) -> list[dict[str, Any]]:
+        """What they know by now."""
+        return self.told.pop(0) if len(self.told) > 1 else self.told[0]
+
+
+def telling(*told: list[dict[str, Any]]) -> Telling:
+    """Services without addresses."""
+    bus = Telling({})
+    bus.told = list(told)
+    return bus
+
+
+def test_a_cause_that_has_not_ended_is_waited_for() -> None:
+    caller = new_caller()
+    beginning, *others = workflow()
+    beginning |= {"parent_id": caller.span_id}
+    bus = telling(others[-2:], others, others, [beginning, *others])
+    trace = bus.wait_for_trace(caller, ["reducer", "database-adapter", "metadata-stamping"], timedelta(seconds=5))
+    assert len(trace.spans) == len(workflow())
+
+
+def test_a_cause_that_never_ends_is_missing_in_the_trace() -> None:
+    bus = telling(workflow()[1:])
+    trace = bus.wait_for_trace(new_caller(), ["reducer"], timedelta(milliseconds=50))
+    assert len(trace.orphans()) == 2
+
+
+def test_a_service_that_has_no_part_in_a_trace_is_told() -> None:
+    bus = telling(workflow())
+    with pytest.raises(NotMetError, match="to go through onextree"):
+        bus.wait_for_trace(new_caller(), ["onextree"], timedelta(milliseconds=50))

@@ -11,7 +11,7 @@ from testyard.core.deadline import Deadline, wait_until
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.json_client import JsonClient, UnexpectedAnswerError, UnreachableError
 from testyard.event_bus.files import TextFile
-from testyard.event_bus.traces import Trace, only_trace
+from testyard.event_bus.traces import Caller, Trace, only_trace
 
 STAMPING_API: Final = "/api/v1/metadata-stamping"
 WORKFLOWS: Final = "/api/v1/workflows"
@@ -189,19 +189,34 @@ class EventBus:
             spans += client.call("GET", "/traces", query={"trace_id": trace_id})["spans"]
         return spans
 
-    def wait_for_services(self, trace_id: str, services: Sequence[str], within: timedelta) -> Trace:
-        """Wait until services have done their part of a trace.
+    def wait_for_trace(self, caller: Caller, services: Sequence[str], within: timedelta) -> Trace:
+        """Wait until services have done their part of a trace, and have ended all that is known to be a cause in it.
+
+        Args:
+            caller: Who began it from outside.
+            services: Such as ``orchestrator``.
+            within: Give up after this time; a cause that is missing then is missing in what is returned.
 
         Raises:
-            NotMetError: One has not, in time; tells who has.
+            NotMetError: A service has no part in it, in time; tells who has.
         """
+        deadline = Deadline(within)
         wait_until(
-            lambda: sorted({span["service"] for span in self.spans_of(trace_id)}),
+            lambda: sorted({span["service"] for span in self.spans_of(caller.trace_id)}),
             lambda found: set(services) <= set(found),
-            Deadline(within),
-            f"the trace {trace_id} to go through {', '.join(services)}",
+            deadline,
+            f"the trace {caller.trace_id} to go through {', '.join(services)}",
         )
-        return only_trace(self.spans_of(trace_id))
+        try:
+            # A cause ends after what it has caused, and is told of only then.
+            return wait_until(
+                lambda: only_trace(self.spans_of(caller.trace_id)),
+                lambda found: all(it.parent_id == caller.span_id for it in found.orphans()),
+                deadline,
+                "every cause to end",
+            )
+        except NotMetError:
+            return only_trace(self.spans_of(caller.trace_id))
 
     # Operations.
 
