@@ -190,7 +190,7 @@ class EventBus:
         return spans
 
     def wait_for_trace(self, caller: Caller, services: Sequence[str], within: timedelta) -> Trace:
-        """Wait until services have done their part of a trace, and have ended all that is known to be a cause in it.
+        """Wait until services have done their part of a trace, and have ended whatever caused something in it.
 
         Args:
             caller: Who began it from outside.
