@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
+from unittest.mock import Mock
 
 import pytest
 import websocket
@@ -132,6 +133,21 @@ def test_a_lab_that_refuses_to_be_emptied_is_stopped(keeper: LabKeeper, monkeypa
     monkeypatch.setattr(Supervisor, "renew", renew)
     keeper.take_back()
     assert first.process.poll() is not None
+
+
+def test_a_lab_that_is_interrupted_while_it_is_made_ready_is_stopped_with_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keeper = EventBusKeeper(Environment.EMBEDDED)
+    try:
+        first = keeper.hand_out(EventBusOptions(), within=WITHIN)
+        keeper.take_back()
+        monkeypatch.setattr(first, "_start_services", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            keeper.hand_out(EventBusOptions(), within=WITHIN)
+    finally:
+        keeper.stop()
+    assert not first.can_become(EventBusOptions())
 
 
 def test_an_event_bus_is_emptied_for_the_suite_that_takes_it() -> None:

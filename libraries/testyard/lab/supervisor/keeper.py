@@ -49,10 +49,12 @@ class Keeper(Generic[Kept]):
 
     def _hand_out(self, make_ready: Callable[[Kept], bool], start: Callable[[], Kept]) -> Kept:
         """Take the lab that waits, or start one when it cannot be made ready or there is none."""
-        lab, self._waiting = self._waiting, None
+        lab = self._waiting
         if lab is not None and not make_ready(lab):
             lab.stop()
             lab = None
+        # Not before: what is interrupted meanwhile is still to be stopped.
+        self._waiting = None
         self.lab = lab or start()
         return self.lab
 
