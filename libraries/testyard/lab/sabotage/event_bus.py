@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+from collections import defaultdict
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -378,9 +379,12 @@ def replay_floods() -> None:
     async def at_once(original: Any, self: Any) -> None:
         pass
 
-    # One after the other they would be slow enough on a machine that is busy.
+    # One after the other they would be slow enough on a machine that is busy; those of one key keep their order.
     async def publish_all(original: Any, self: Any, events: Any) -> bool:
-        return any(await asyncio.gather(*map(self._publish, events)))
+        of_key = defaultdict(list)
+        for event in events:
+            of_key[event.key].append(event)
+        return any(await asyncio.gather(*(original(self, together) for together in of_key.values())))
 
     wrap(Pace, "next", at_once)
     wrap(Replay, "_publish_all", publish_all)
