@@ -90,7 +90,7 @@ class StampingKeywords:
         """
         batch = timed(lambda it: self._session.bus.stamp_together(it, namespace=namespace), files)
         logger.info(f"Stamped {batch.answer['successful']} of {batch.answer['total']} files")
-        return {**batch.answer, "began_ns": batch.began_ns, "took": batch.took}
+        return row_of(batch)
 
     @keyword(tags=["Setup"])
     def hash_files(self, files: Sequence[TextFile]) -> list[Row]:
