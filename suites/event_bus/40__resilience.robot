@@ -45,7 +45,7 @@ It Tries Again When Its Time Is Over
 
 It Closes After Three Successes
     [Documentation]    BUS-4.3 closes_after_successful_operations: the bus has to prove that it is back.
-    [Tags]    BUS-4.3
+    [Tags]    BUS-4.3    needs:kafka-outage
     GROUP    When the bus comes back
         The Bus Is Known To Be Away
         Bring Kafka Up
@@ -58,7 +58,7 @@ It Closes After Three Successes
 Workflows Complete Without Kafka
     [Documentation]    BUS-4.4 graceful_degradation_kafka_unavailable: users get their stamps; what happened is told
     ...    later.
-    [Tags]    BUS-4.4
+    [Tags]    BUS-4.4    needs:kafka-outage
     GROUP    When Kafka is away
         The Bus Is Known To Be Away
         ${workflow}    Run Workflow
@@ -72,7 +72,7 @@ Workflows Complete Without Kafka
 A Service Says That It Is Degraded
     [Documentation]    BUS-4.5 health_check_reports_degraded_status: an operator sees what is wrong, and when it no
     ...    longer is.
-    [Tags]    BUS-4.5
+    [Tags]    BUS-4.5    needs:kafka-outage
     Service Should Be    ORCHESTRATOR    healthy
     The Bus Is Known To Be Away
     Service Should Be    ORCHESTRATOR    degraded    because=the event bus: circuit breaker
@@ -82,7 +82,7 @@ A Service Says That It Is Degraded
 
 What Waited Is Replayed In Order
     [Documentation]    BUS-4.6 automatic_recovery_kafka_restoration: a hundred events of one key, within two seconds.
-    [Tags]    BUS-4.6
+    [Tags]    BUS-4.6    needs:kafka-outage
     GROUP    When a hundred events have waited for Kafka
         ${first}    ${published}    A Hundred Events Wait For Kafka
         Bring Kafka Up
@@ -98,7 +98,7 @@ What Waited Is Replayed In Order
 
 Nothing Is Lost In An Outage
     [Documentation]    BUS-4.7 no_data_loss_during_failures: thirty events before it, forty during it, thirty after it.
-    [Tags]    BUS-4.7
+    [Tags]    BUS-4.7    needs:kafka-outage
     ${before}    Publish By The Orchestrator    30
     Take Kafka Down
     ${during}    Publish By The Orchestrator    40
@@ -110,7 +110,7 @@ Nothing Is Lost In An Outage
 
 Other Services Do Not Suffer
     [Documentation]    BUS-4.8 cascading_failure_prevention_isolation: stamping and finding stamps need no Kafka.
-    [Tags]    BUS-4.8
+    [Tags]    BUS-4.8    needs:kafka-outage
     ${files}    Make Files    ${BUS}[samples]    size=1000    seed=48
     GROUP    When Kafka is away
         ${stamps}    Stamp Files    ${files}
@@ -128,7 +128,7 @@ Other Services Do Not Suffer
 Replay Does Not Flood The Bus
     [Documentation]    BUS-4.9 rate_limiting_during_recovery: five hundred events at no more than a hundred a second,
     ...    each once.
-    [Tags]    BUS-4.9
+    [Tags]    BUS-4.9    needs:kafka-outage
     The Bus Is Watched    STATE_TRANSITION
     GROUP    When five hundred events have waited for Kafka
         ${first}    The Bus Is Known To Be Away
@@ -146,7 +146,7 @@ Replay Does Not Flood The Bus
 
 An Open Breaker Fails Fast
     [Documentation]    BUS-4.10 event_bus_resilience_circuit_breaker_e2e: a call costs next to nothing while it is open.
-    [Tags]    BUS-4.10
+    [Tags]    BUS-4.10    needs:kafka-outage
     The Bus Is Known To Be Away
     ${published}    Publish By The Orchestrator    ${BUS}[samples]
     All Should Wait    ${published}
@@ -155,7 +155,7 @@ An Open Breaker Fails Fast
 Workflows Go On Through An Outage
     [Documentation]    BUS-4.11 event_bus_graceful_degradation_e2e: before it, during it, after it: each tells its
     ...    whole story.
-    [Tags]    BUS-4.11
+    [Tags]    BUS-4.11    needs:kafka-outage
     ${files}    Make Files    30    size=1000    seed=411
     ${before}    Run Workflows    ${files}[:10]
     The Bus Is Known To Be Away

@@ -18,7 +18,7 @@ Name              Long Outages
 *** Test Cases ***
 Kafka And The Database Are Away
     [Documentation]    BUS-4.12: events wait in a file, and come out of it in their order.
-    [Tags]    BUS-4.12
+    [Tags]    BUS-4.12    needs:kafka-outage
     GROUP    When neither Kafka nor the database answers
         ${first}    The Bus Is Known To Be Away
         Break The Database Connection    CONNECTIONS_REFUSED
@@ -36,7 +36,7 @@ Kafka And The Database Are Away
 
 A Short And A Long Outage Are Recovered From
     [Documentation]    BUS-4.13: after two and after twelve seconds all is well within two, from when a broker answers.
-    [Tags]    BUS-4.13
+    [Tags]    BUS-4.13    needs:kafka-outage
     An Outage Of Kafka Lasts    2s
     An Outage Of Kafka Lasts    12s
     Every Event Should Be Stored Exactly Once

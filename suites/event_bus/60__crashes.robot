@@ -73,7 +73,7 @@ OnexTree And Discovery Are Killed
 
 PostgreSQL Is Killed
     [Documentation]    BUS-6.5: what was acknowledged is stored when it is back, once.
-    [Tags]    BUS-6.5
+    [Tags]    BUS-6.5    needs:postgresql-crash
     ${topic}    Topic Of    STATE_TRANSITION
     ${events}    Probes    2000    keys=100
     GROUP    When PostgreSQL is killed while events are stored

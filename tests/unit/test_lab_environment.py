@@ -30,7 +30,13 @@ COMMAND = "python -m testyard lab install kafka"
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is chosen by the environment of the tests."""
-    for name in ("WALDUR_E2E_TESTS", "KAFKA_BOOTSTRAP_SERVERS", "USE_TESTCONTAINERS", "KAFKA_LACKS"):
+    for name in (
+        "WALDUR_E2E_TESTS",
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "POSTGRES_HOST",
+        "USE_TESTCONTAINERS",
+        "KAFKA_LACKS",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -178,3 +184,28 @@ def test_containers_have_all_but_brokers_to_kill(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(containers, "missing_docker", lambda: "")
     missing = [need for need in ("kafka", *KAFKA_NEEDS) if missing_need(Environment.EMBEDDED, need)]
     assert missing == ["kafka-durability"]
+
+
+def test_only_the_lab_s_kafka_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert missing_need(Environment.EMBEDDED, "kafka-outage") == ""
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "kafka:9092")
+    assert missing_need(Environment.EMBEDDED, "kafka-outage") == (
+        "It takes every broker away, which your own Kafka is not for: it runs on the lab's own brokers."
+    )
+
+
+@pytest.mark.parametrize("environment", [Environment.EMBEDDED, Environment.SERVERS])
+def test_only_the_lab_s_postgresql_is_killed(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert missing_need(environment, "postgresql-crash") == ""
+    monkeypatch.setenv("POSTGRES_HOST", "db")
+    assert missing_need(environment, "postgresql-crash") == (
+        "It kills PostgreSQL, which your own is not for: it runs without POSTGRES_HOST."
+    )
+    monkeypatch.setenv("USE_TESTCONTAINERS", "true")
+    assert missing_need(environment, "postgresql-crash") == (
+        "It kills PostgreSQL, which a container is not for: it runs without USE_TESTCONTAINERS."
+    )
+
+
+def test_your_own_systems_keep_their_postgresql() -> None:
+    assert missing_need(Environment.OWN, "postgresql-crash").startswith("It kills PostgreSQL, which your own")

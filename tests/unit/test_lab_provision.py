@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
+from kafka_support import closed_port
 from testyard.core.redact import secrets_in_use
 from testyard.lab.children import LabError
 from testyard.lab.environment import Environment
@@ -15,7 +18,11 @@ from testyard.lab.servers import containers, provision
 from testyard.lab.servers.containers import ContainerError, KafkaContainer, PostgresqlContainer
 from testyard.lab.servers.kafka import KafkaCluster
 from testyard.lab.servers.kafka_mock import MockKafka
-from testyard.lab.servers.provision import Breakable, OwnKafka, start_kafka, start_postgresql
+from testyard.lab.servers.postgresql import PostgresqlServer
+from testyard.lab.servers.provision import Breakable, OwnKafka, begin_postgresql, start_kafka
+from testyard.lab.supervisor.bridge_service import BridgeService
+from testyard.lab.supervisor.event_bus import EventBusLab
+from testyard.lab.supervisor.event_bus_options import EventBusOptions
 
 OWN_KAFKA = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
 CONTAINERS = {"USE_TESTCONTAINERS": "true"}
@@ -100,11 +107,14 @@ def test_of_your_own_topics_only_those_of_the_run_are_deleted(monkeypatch: pytes
 # ---- PostgreSQL
 
 
+WITHIN = timedelta(seconds=20)
+
+
 def test_the_lab_has_its_own_postgresql() -> None:
-    server = start_postgresql(Environment.EMBEDDED, {})
+    server = begin_postgresql(Environment.EMBEDDED, variables={})
     try:
-        with psycopg.connect(server.url) as connection:
-            assert connection.execute("SELECT 1").fetchone() == (1,)
+        server.start(WITHIN)
+        assert databases_of(server.url) >= {"postgres"}
     finally:
         server.stop()
 
@@ -112,36 +122,114 @@ def test_the_lab_has_its_own_postgresql() -> None:
 @pytest.mark.parametrize(
     ("variables", "url"),
     [
-        ({"POSTGRES_HOST": "db"}, "postgresql://postgres@db:5432/postgres"),
-        ({"POSTGRES_HOST": "db", "POSTGRES_PORT": "5436"}, "postgresql://postgres@db:5436/postgres"),
+        ({"POSTGRES_HOST": "db"}, "postgresql://postgres@db:5432"),
+        ({"POSTGRES_HOST": "db", "POSTGRES_PORT": "5436"}, "postgresql://postgres@db:5436"),
         (
-            {
-                "POSTGRES_HOST": "db",
-                "POSTGRES_USER": "us/er",
-                "POSTGRES_PASSWORD": "pass/word:long",
-                "POSTGRES_DB": "events",
-            },
-            "postgresql://us%2Fer:pass%2Fword%3Along@db:5432/events",
+            {"POSTGRES_HOST": "db", "POSTGRES_USER": "us/er", "POSTGRES_PASSWORD": "pass/word:long"},
+            "postgresql://us%2Fer:pass%2Fword%3Along@db:5432",
         ),
     ],
 )
 @pytest.mark.parametrize("environment", Environment)
 def test_own_postgresql_is_used(environment: Environment, variables: dict[str, str], url: str) -> None:
-    server = start_postgresql(environment, variables)
-    assert server.url == url
+    server = begin_postgresql(environment, variables=variables)
+    assert server.url.rpartition("/")[0] == url
     server.stop()
 
 
+def test_own_postgresql_has_a_database_for_the_run_only(own_postgresql: PostgresqlServer) -> None:
+    before = databases_of(own_postgresql.url)
+    server = begin_postgresql(Environment.EMBEDDED, variables=variables_of(own_postgresql))
+    assert databases_of(own_postgresql.url) == before
+    server.start(WITHIN)
+    with psycopg.connect(server.url) as used:
+        name = used.info.dbname
+        assert databases_of(own_postgresql.url) - before == {name}
+        server.stop()
+    assert databases_of(own_postgresql.url) == before
+    server.stop()
+
+
+def test_an_account_that_may_not_create_a_database_is_told(own_postgresql: PostgresqlServer) -> None:
+    with psycopg.connect(own_postgresql.url) as connection:
+        connection.execute("CREATE ROLE guest LOGIN PASSWORD 'secret of guest'")
+    account = {"POSTGRES_USER": "guest", "POSTGRES_PASSWORD": "secret of guest"}
+    server = begin_postgresql(Environment.EMBEDDED, variables=variables_of(own_postgresql) | account)
+    with pytest.raises(
+        LabError, match=r"^Your PostgreSQL at 127.+ named by POSTGRES_HOST, refused: permission denied"
+    ):
+        server.start(WITHIN)
+
+
+def test_the_named_database_is_asked_through(own_postgresql: PostgresqlServer) -> None:
+    variables = variables_of(own_postgresql) | {"POSTGRES_DB": "nowhere/"}
+    with pytest.raises(LabError, match=r'refused: .*database "nowhere/" does not exist'):
+        begin_postgresql(Environment.EMBEDDED, variables=variables).start(WITHIN)
+
+
+def test_a_postgresql_that_does_not_answer_is_told() -> None:
+    with closed_port() as port:
+        variables = {"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": str(port)}
+        server = begin_postgresql(Environment.EMBEDDED, variables=variables)
+        with pytest.raises(LabError, match=rf"^Your PostgreSQL at 127\.0\.0\.1:{port}, .*Connection refused"):
+            server.start(WITHIN)
+        server.stop()
+
+
+def test_the_event_bus_uses_your_own_postgresql(
+    own_postgresql: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables_of(own_postgresql).items():
+        monkeypatch.setenv(name, value)
+    before = databases_of(own_postgresql.url)
+    with EventBusLab(EventBusOptions(breakable=True, gives_way=True)) as lab:
+        (created,) = databases_of(own_postgresql.url) - before
+        assert lab.proxy.target == ("127.0.0.1", own_postgresql.port)
+        with psycopg.connect(lab.database_url) as connection:
+            assert connection.info.dbname == created
+            assert connection.execute("SELECT count(*) FROM event_logs").fetchone() == (0,)
+        with pytest.raises(LabError, match=r"^This PostgreSQL is not the lab's to take down\.$"):
+            lab.restart_postgresql("kill")
+        assert lab.client_of(BridgeService.ADAPTER).call("GET", "/health")["status"] == "healthy"
+    assert databases_of(own_postgresql.url) == before
+
+
+@pytest.fixture(scope="module")
+def own_postgresql() -> Iterator[PostgresqlServer]:
+    """A server that somebody else runs."""
+    with PostgresqlServer(durable=False) as server:
+        yield server
+
+
+def variables_of(server: PostgresqlServer) -> dict[str, str]:
+    """The environment variables that name a server."""
+    place = urlsplit(server.url)
+    return {
+        "POSTGRES_HOST": str(place.hostname),
+        "POSTGRES_PORT": str(place.port),
+        "POSTGRES_USER": str(place.username),
+        "POSTGRES_PASSWORD": str(place.password),
+    }
+
+
+def databases_of(url: str) -> set[str]:
+    """The names of a server's databases."""
+    with psycopg.connect(url) as connection:
+        return {name for (name,) in connection.execute("SELECT datname FROM pg_database").fetchall()}
+
+
 def test_the_password_of_your_own_postgresql_is_masked() -> None:
-    url = start_postgresql(Environment.OWN, {"POSTGRES_HOST": "db", "POSTGRES_PASSWORD": "secret of db"}).url
-    assert secrets_in_use.mask(f"secret of db {url}") == "*** postgresql://postgres:***@db:5432/postgres"
+    variables = {"POSTGRES_HOST": "db", "POSTGRES_PASSWORD": "secret of db"}
+    url = begin_postgresql(Environment.OWN, variables=variables).url
+    masked = secrets_in_use.mask(f"secret of db {url}")
+    assert masked.startswith("*** postgresql://postgres:***@db:5432/testyard_")
 
 
 def test_what_is_wrong_with_the_variables_is_told() -> None:
     with pytest.raises(LabError, match=r"^POSTGRES_PORT is 'five', expected the number of a port\.$"):
-        start_postgresql(Environment.OWN, {"POSTGRES_HOST": "db", "POSTGRES_PORT": "five"})
+        begin_postgresql(Environment.OWN, variables={"POSTGRES_HOST": "db", "POSTGRES_PORT": "five"})
     with pytest.raises(LabError, match=r"^It is not known where your PostgreSQL is: set POSTGRES_HOST\.$"):
-        start_postgresql(Environment.OWN, {})
+        begin_postgresql(Environment.OWN, variables={})
 
 
 # ---- containers
@@ -160,7 +248,7 @@ def no_docker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_containers_without_docker_are_refused() -> None:
     for start in (
         lambda: start_kafka(Environment.EMBEDDED, variables=CONTAINERS),
-        lambda: start_postgresql(Environment.OWN, CONTAINERS),
+        lambda: begin_postgresql(Environment.OWN, variables=CONTAINERS),
     ):
         with pytest.raises(ContainerError, match=r"^No Docker engine answers: .* unset USE_TESTCONTAINERS\.$"):
             start()
@@ -237,7 +325,7 @@ def test_kafka_in_a_container_is_started_and_stopped(made: list[FakeContainer]) 
 
 
 def test_postgresql_in_a_container_is_started_and_stopped(made: list[FakeContainer]) -> None:
-    server = start_postgresql(Environment.SERVERS, CONTAINERS)
+    server = begin_postgresql(Environment.SERVERS, variables=CONTAINERS)
     assert isinstance(server, PostgresqlContainer)
     assert secrets_in_use.mask(server.url) == "postgresql://test:***@127.0.0.1:5432/test"
     assert [(it.running, it.settings) for it in made] == [(True, {"driver": None})]
@@ -250,7 +338,7 @@ def test_a_container_that_does_not_start_is_removed(made: list[FakeContainer], m
     with pytest.raises(ContainerError, match=r"^Kafka in a container did not start: no such image\.$"):
         start_kafka(Environment.EMBEDDED, variables=CONTAINERS)
     with pytest.raises(ContainerError, match=r"^PostgreSQL in a container did not start: no such image\.$"):
-        start_postgresql(Environment.EMBEDDED, CONTAINERS)
+        begin_postgresql(Environment.EMBEDDED, variables=CONTAINERS)
     assert [it.running for it in made] == [False, False]
 
 

@@ -68,6 +68,7 @@ WANTED: dict[str, tuple[tuple[str, ...], str]] = {
 # What a tag `needs:kafka…` asks for, and what the mock cluster has not.
 KAFKA = "kafka"
 KAFKA_DURABILITY = "kafka-durability"
+KAFKA_OUTAGE = "kafka-outage"
 MISSING_ON_THE_MOCK = {
     "kafka-transactions": "transactions",
     "kafka-topic-admin": "requests that create, describe or delete topics",
@@ -75,8 +76,16 @@ MISSING_ON_THE_MOCK = {
     KAFKA_DURABILITY: "disk, so that it cannot be killed and come back with what it acknowledged",
     "kafka-timestamps": "offsets that are found by time",
 }
+# What may not be done to a Kafka that is not the lab's.
+BREAKS_KAFKA = {
+    KAFKA_DURABILITY: ("It kills brokers", "with -v LAB:servers"),
+    KAFKA_OUTAGE: ("It takes every broker away", "on the lab's own brokers"),
+}
+# What a tag may ask for that may not be done to a PostgreSQL that is not the lab's.
+POSTGRESQL_CRASH = "postgresql-crash"
 # The document's own variables (document 004, "Testcontainers (CI-Ready)").
 BOOTSTRAP_VARIABLE = "KAFKA_BOOTSTRAP_SERVERS"
+HOST_VARIABLE = "POSTGRES_HOST"
 CONTAINERS_VARIABLE = "USE_TESTCONTAINERS"
 # What your own Kafka has not, of the needs above: a list with commas.
 LACKS_VARIABLE = "KAFKA_LACKS"
@@ -144,13 +153,18 @@ def missing_need(environment: Environment, need: str) -> str:
     """Why a need is not met, or an empty text when it is."""
     if need == LIBVIRT:
         return _missing_libvirt()
-    if need == KAFKA or need in MISSING_ON_THE_MOCK:
+    if need in {KAFKA, KAFKA_OUTAGE} or need in MISSING_ON_THE_MOCK:
         return _missing_of_kafka(kafka_source(environment), need)
+    if need == POSTGRESQL_CRASH:
+        return _missing_postgresql_crash(environment)
     if need not in {*MISSING_ON_OWN_SYSTEMS, *WANTED}:
-        known = ", ".join((*MISSING_ON_OWN_SYSTEMS, *WANTED, KAFKA, *MISSING_ON_THE_MOCK, LIBVIRT))
+        servers = (KAFKA, *MISSING_ON_THE_MOCK, KAFKA_OUTAGE, POSTGRESQL_CRASH)
+        known = ", ".join((*MISSING_ON_OWN_SYSTEMS, *WANTED, *servers, LIBVIRT))
         return f"The tag 'needs:{need}' is not known, expected one of {known}."
-    if environment is not Environment.OWN:
-        return ""
+    return _missing_on_own_systems(need) if environment is Environment.OWN else ""
+
+
+def _missing_on_own_systems(need: str) -> str:
     if need in WANTED:
         variables, purpose = WANTED[need]
         missing = [name for name in variables if not os.environ.get(name)]
@@ -179,7 +193,7 @@ def _missing_of_kafka(source: KafkaSource, need: str) -> str:
 
 
 def _missing_of_the_mock(need: str) -> str:
-    if need == KAFKA:
+    if need in {KAFKA, KAFKA_OUTAGE}:
         return ""
     from testyard.lab.servers.kafka_install import INSTALL_COMMAND
 
@@ -191,10 +205,21 @@ def _missing_of_the_mock(need: str) -> str:
 
 def _missing_of_others(source: KafkaSource, need: str) -> str:
     """What a Kafka has not that the lab does not own."""
-    if need == KAFKA_DURABILITY:
-        return f"It kills brokers, which {source.value} is not for: it runs with -v LAB:servers."
+    if need in BREAKS_KAFKA:
+        what, where = BREAKS_KAFKA[need]
+        return f"{what}, which {source.value} is not for: it runs {where}."
     lacks = {name.strip() for name in os.environ.get(LACKS_VARIABLE, "").split(",")}
     return f"{LACKS_VARIABLE} says that {source.value} does not have it: {need}." if need in lacks else ""
+
+
+def _missing_postgresql_crash(environment: Environment) -> str:
+    """Why PostgreSQL may not be killed."""
+    reason = "It kills PostgreSQL, which {} is not for: it runs without {}."
+    if is_true(os.environ, CONTAINERS_VARIABLE):
+        return reason.format("a container", CONTAINERS_VARIABLE)
+    if environment is Environment.OWN or os.environ.get(HOST_VARIABLE):
+        return reason.format("your own", HOST_VARIABLE)
+    return ""
 
 
 def is_true(variables: Mapping[str, str], name: str) -> bool:

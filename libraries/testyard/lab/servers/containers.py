@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 from importlib.util import find_spec
 from typing import Protocol
@@ -99,6 +100,9 @@ class PostgresqlContainer:
             _start(container, container.start)
             self.url: str = container.get_connection_url()
         self._container = container
+
+    def start(self, within: timedelta) -> None:
+        """Nothing: it answers already."""
 
     def stop(self) -> None:
         """End and remove the container; safe to call again."""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Protocol, runtime_checkable
-from urllib.parse import quote
+from datetime import timedelta
+from typing import LiteralString, Protocol, runtime_checkable
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
 
 from testyard.core.redact import secrets_in_use
 from testyard.lab.children import LabError
 from testyard.lab.environment import (
     BOOTSTRAP_VARIABLE,
     CONTAINERS_VARIABLE,
+    HOST_VARIABLE,
     Environment,
     KafkaSource,
     is_true,
@@ -20,10 +26,10 @@ from testyard.lab.environment import (
 )
 from testyard.lab.servers.kafka_admin import BROKERS_DEFAULT, KafkaAdmin
 
-HOST_VARIABLE = "POSTGRES_HOST"
 PORT_VARIABLE = "POSTGRES_PORT"
 DEFAULT_POSTGRES_PORT = 5432
 OWN_NAME = "Your Kafka"
+DROPPED_WITHIN = timedelta(seconds=10)
 
 
 class Kafka(Protocol):
@@ -68,10 +74,20 @@ class Postgresql(Protocol):
 
     @property
     def url(self) -> str:
-        """Where a database is in which schemas may be created, with name and password."""
+        """Where a database is that nobody else uses, with name and password."""
+
+    def start(self, within: timedelta) -> None:
+        """Wait until it answers.
+
+        Args:
+            within: Give up after this time.
+
+        Raises:
+            LabError: It does not answer.
+        """
 
     def stop(self) -> None:
-        """End what was started for it; safe to call again."""
+        """End what was started for it, and drop what was created on it; safe to call again."""
 
 
 class OwnKafka:
@@ -109,17 +125,54 @@ class OwnKafka:
 
 
 class OwnPostgresql:
-    """The user's own PostgreSQL.
+    """The user's own PostgreSQL; of what is on it only the database that is created here is touched.
 
     Args:
-        url: Where a database is, with name and password.
+        url: Where a database is that it may be asked through, with name and password.
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        self._asked_through = url
+        self._database = f"testyard_{secrets.token_hex(4)}"
+        self._is_there = False
+
+    @property
+    def url(self) -> str:
+        """Where the database is that ``start`` creates, with name and password."""
+        return urlunsplit(urlsplit(self._asked_through)._replace(path=f"/{self._database}"))
+
+    def start(self, within: timedelta) -> None:
+        """Create a database, which ``stop`` drops.
+
+        Args:
+            within: Give up after this time.
+
+        Raises:
+            LabError: Nobody answers, or the account may not create one.
+        """
+        self._ask("CREATE DATABASE {}", within)
+        self._is_there = True
 
     def stop(self) -> None:
-        """It is not the lab's to stop."""
+        """Drop the database that was created here, and cut who uses it; safe to call again."""
+        if self._is_there:
+            self._is_there = False
+            # One that is gone already, by whomever, is as it should be.
+            with suppress(LabError):
+                self._ask("DROP DATABASE IF EXISTS {} WITH (FORCE)", DROPPED_WITHIN)
+
+    def _ask(self, statement: LiteralString, within: timedelta) -> None:
+        asked = sql.SQL(statement).format(sql.Identifier(self._database))
+        try:
+            patience = max(1, round(within.total_seconds()))
+            with psycopg.connect(self._asked_through, autocommit=True, connect_timeout=patience) as connection:
+                connection.execute(asked)
+        except psycopg.Error as problem:
+            place = urlsplit(self._asked_through)
+            told = " ".join(str(problem).split())
+            name = f"Your PostgreSQL at {place.hostname}:{place.port}, named by {HOST_VARIABLE},"
+            message = f"{name} refused: {told}"
+            raise LabError(message) from None
 
 
 def start_kafka(environment: Environment, *, brokers: int = 3, variables: Mapping[str, str] = os.environ) -> Kafka:
@@ -162,14 +215,18 @@ def start_kafka(environment: Environment, *, brokers: int = 3, variables: Mappin
             return mock
 
 
-def start_postgresql(environment: Environment, variables: Mapping[str, str] = os.environ) -> Postgresql:
-    """A PostgreSQL for a run: in a container or the user's own where a variable says so, else the lab's.
+def begin_postgresql(
+    environment: Environment, *, durable: bool = True, variables: Mapping[str, str] = os.environ
+) -> Postgresql:
+    """A PostgreSQL for a run, which has begun to start; a ``PostgresqlServer`` when it is the lab's.
 
-    The user's own is named by ``POSTGRES_HOST``, ``POSTGRES_PORT`` (5432), ``POSTGRES_USER`` and ``POSTGRES_DB``
-    (both ``postgres``) and ``POSTGRES_PASSWORD``.
+    ``USE_TESTCONTAINERS=true`` takes a container and ``POSTGRES_HOST`` the user's own, with ``POSTGRES_PORT``
+    (5432), ``POSTGRES_USER`` and ``POSTGRES_DB`` (both ``postgres``) and ``POSTGRES_PASSWORD``, wherever the
+    suites run. Else the lab's is taken.
 
     Args:
         environment: Where the suites run.
+        durable: Whether what the lab's has committed survives a crash of the machine too.
         variables: The environment variables.
 
     Raises:
@@ -186,8 +243,8 @@ def start_postgresql(environment: Environment, variables: Mapping[str, str] = os
         raise LabError(message)
     from testyard.lab.servers.postgresql import PostgresqlServer
 
-    server = PostgresqlServer()
-    server.start()
+    server = PostgresqlServer(durable=durable)
+    server.begin()
     return server
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import signal
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from subprocess import PIPE
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -42,13 +41,23 @@ from testyard.lab.servers.fault_proxy import FaultProxy
 from testyard.lab.servers.otlp import OtlpReceiver
 from testyard.lab.servers.postgresql import PostgresqlServer, ShutdownMode
 from testyard.lab.servers.postgresql_launcher import children_of
-from testyard.lab.servers.provision import Breakable, Kafka, start_kafka
+from testyard.lab.servers.provision import (
+    DEFAULT_POSTGRES_PORT,
+    Breakable,
+    Kafka,
+    Postgresql,
+    begin_postgresql,
+    start_kafka,
+)
 from testyard.lab.supervisor.bridge_service import BridgeService
 from testyard.lab.supervisor.bridge_settings import SHORTER, merged
 from testyard.lab.supervisor.chaos import PlannedFailure, planned_failures
 from testyard.lab.supervisor.event_bus_options import EventBusOptions
 from testyard.lab.supervisor.giving_way import give_way
 from testyard.lab.supervisor.second_region import SecondRegion
+from testyard.lab.supervisor.service_process import ServiceProcess, end_together
+
+Part = TypeVar("Part")
 
 LOOPBACK = "127.0.0.1"
 DEAD_LETTER_PARTITIONS = 1
@@ -57,21 +66,6 @@ KEPT_SPANS = 10_000
 EMPTY_EVERYTHING = """
     TRUNCATE workflow_executions, workflow_steps, workflow_steps_waiting, fsm_transitions, bridge_states,
         metadata_stamps, event_logs, node_registrations, outbox, reducer_offsets"""
-
-
-@dataclass
-class _Running:
-    """One service's process.
-
-    Attributes:
-        port: Where it answers; also after it was started again.
-        client: Calls it.
-        process: The child; None while it is not running.
-    """
-
-    port: int
-    client: JsonClient
-    process: ChildProcess | None = None
 
 
 @dataclass
@@ -89,15 +83,14 @@ class EventBusLab(Startable):
     modules: dict[BridgeService, str] = field(default_factory=lambda: {it: it.module for it in BridgeService})
 
     def __post_init__(self) -> None:
-        # What it has committed outlives its own crash; only a crash of this machine would lose it.
-        self.postgresql = PostgresqlServer(durable=False)
         self.environment = ""
         self.consul = ConsulDouble()
         self.collector = OtlpReceiver()
         self._kafka: Kafka | None = None
+        self._postgresql: Postgresql | None = None
         self._directory = new_directory()
-        self._running: dict[BridgeService, _Running] = {}
-        self._second_adapter: _Running | None = None
+        self._running: dict[BridgeService, ServiceProcess] = {}
+        self._second_adapter: ServiceProcess | None = None
         self._proxy: FaultProxy | None = None
         self._forks: ForkServer | None = None
 
@@ -116,9 +109,10 @@ class EventBusLab(Startable):
             self._forks = ForkServer(*self.modules.values())
             # Modules are imported while PostgreSQL starts: both take a second or two.
             self._forks.start()
-            self.postgresql.begin()
+            # What it has committed outlives its own crash; only a crash of this machine would lose it.
+            self._postgresql = begin_postgresql(self.environment_of_run, durable=False)
             self._kafka = start_kafka(self.environment_of_run)
-            self.postgresql.start(within)
+            self._postgresql.start(within)
             self._start_surroundings()
             self._start_services(deadline)
         except BaseException:
@@ -139,7 +133,7 @@ class EventBusLab(Startable):
             listeners = {it: stack.enter_context(listening_socket(LOOPBACK, 0)) for it in BridgeService}
             for service, listener in listeners.items():
                 port = listener.getsockname()[1]
-                self._running[service] = _Running(port, _client_of(service, port))
+                self._running[service] = ServiceProcess(service, port)
             self._write_settings()
             for service, listener in listeners.items():
                 self._launch(service, listener.fileno())
@@ -187,7 +181,9 @@ class EventBusLab(Startable):
         self._stop_surroundings()
         if self._forks is not None:
             self._forks.stop()
-        self.postgresql.stop()
+        if self._postgresql is not None:
+            self._postgresql.stop()
+            self._postgresql = None
         if self._kafka is not None:
             self._kafka.stop()
             self._kafka = None
@@ -202,7 +198,8 @@ class EventBusLab(Startable):
             self.collector.clear()
             self.collector.start()
         if self.wanted.breakable:
-            self._proxy = FaultProxy(LOOPBACK, self.postgresql.port)
+            place = urlsplit(self.database_url)
+            self._proxy = FaultProxy(place.hostname or LOOPBACK, place.port or DEFAULT_POSTGRES_PORT)
             self._proxy.start()
 
     def _stop_surroundings(self) -> None:
@@ -215,17 +212,14 @@ class EventBusLab(Startable):
     def _end_services(self) -> None:
         running, self._running = self._running, {}
         self.stop_second_adapter()
-        _end(list(running.values()))
+        end_together(list(running.values()))
 
     # Where things are.
 
     @property
     def kafka(self) -> Kafka:
         """The brokers."""
-        if self._kafka is None:
-            message = "The event bus of the lab is not running."
-            raise LabError(message)
-        return self._kafka
+        return _started(self._kafka)
 
     @property
     def breakable_kafka(self) -> Breakable:
@@ -242,7 +236,19 @@ class EventBusLab(Startable):
     @property
     def database_url(self) -> str:
         """The services' database, with the password, past the proxy."""
-        return self.postgresql.url
+        return _started(self._postgresql).url
+
+    @property
+    def postgresql(self) -> PostgresqlServer:
+        """The server of the services' database, where it is the lab's.
+
+        Raises:
+            LabError: It is not.
+        """
+        if not isinstance(self._postgresql, PostgresqlServer):
+            message = "This PostgreSQL is not the lab's to take down."
+            raise LabError(message)
+        return self._postgresql
 
     def url_of(self, service: BridgeService) -> str:
         """Where a service answers."""
@@ -336,28 +342,26 @@ class EventBusLab(Startable):
         with listening_socket(LOOPBACK, 0) as listener:
             port = listener.getsockname()[1]
             process = self._fork(BridgeService.ADAPTER, listener.fileno())
-        client = _client_of(BridgeService.ADAPTER, port)
-        self._second_adapter = _Running(port, client, process)
+        self._second_adapter = second = ServiceProcess(BridgeService.ADAPTER, port, process)
         name = "the second adapter of the lab"
         log = self._log_of(BridgeService.ADAPTER)
-        wait_until_ready(process, name, lambda: client.call("GET", "/health"), Deadline(within), log=log)
+        wait_until_ready(process, name, lambda: second.client.call("GET", "/health"), Deadline(within), log=log)
         self._give_way()
 
     def stop_second_adapter(self) -> None:
         """Let the second adapter finish and leave the group; there may be none."""
         second, self._second_adapter = self._second_adapter, None
         if second is not None:
-            _end([second])
+            end_together([second])
 
     def pause(self, service: BridgeService) -> None:
         """Let a service stand still (SIGSTOP): its connections are open, but nobody answers."""
-        _signal(self._process_of(service), signal.SIGSTOP)
+        self._process_of(service)
+        self._of(service).signal(signal.SIGSTOP)
 
     def resume(self, service: BridgeService) -> None:
         """Let a service go on (SIGCONT); nothing when it does, or was killed."""
-        process = self._of(service).process
-        if process is not None:
-            _signal(process, signal.SIGCONT)
+        self._of(service).signal(signal.SIGCONT)
 
     def restart_postgresql(self, mode: str) -> None:
         """Stop PostgreSQL and start it again on the same port and data.
@@ -393,11 +397,8 @@ class EventBusLab(Startable):
 
     # Processes.
 
-    def _of(self, service: BridgeService) -> _Running:
-        if service not in self._running:
-            message = "The event bus of the lab is not running."
-            raise LabError(message)
-        return self._running[service]
+    def _of(self, service: BridgeService) -> ServiceProcess:
+        return _started(self._running.get(service))
 
     def _process_of(self, service: BridgeService) -> ChildProcess:
         process = self._of(service).process
@@ -424,11 +425,8 @@ class EventBusLab(Startable):
         self._of(service).process = self._fork(service, listener)
 
     def _fork(self, service: BridgeService, listener: int) -> ChildProcess:
-        if self._forks is None:
-            message = "The event bus of the lab is not running."
-            raise LabError(message)
         with self._log_of(service).open("ab") as log:
-            return self._forks.fork(
+            return _started(self._forks).fork(
                 *(self.modules[service], "--settings", str(self._settings_file)),
                 *("--fd", str(listener), "--end-with-stdin"),
                 stdin=PIPE,
@@ -442,8 +440,9 @@ class EventBusLab(Startable):
         if not self.wanted.gives_way:
             return
         running = [*self._running.values(), *filter(None, [self._second_adapter])]
-        postmaster = self.postgresql.pid
-        give_way([*(it.process.pid for it in running if it.process), postmaster, *children_of(postmaster)])
+        servers = [self._postgresql.pid] if isinstance(self._postgresql, PostgresqlServer) else []
+        connections = [it for server in servers for it in children_of(server)]
+        give_way([*(it.process.pid for it in running if it.process), *servers, *connections])
 
     def _wait_until_ready(self, service: BridgeService, deadline: Deadline) -> None:
         def ask() -> object:
@@ -461,26 +460,9 @@ class EventBusLab(Startable):
         return urlunsplit(parts._replace(netloc=f"{credentials}@{self._proxy.host}:{self._proxy.port}"))
 
 
-def _end(running: list[_Running]) -> None:
-    """End some processes at the same time."""
-    processes = [it.process for it in running if it.process is not None]
-    for process in processes:
-        # One that stands still could not end.
-        with suppress(ProcessLookupError):
-            _signal(process, signal.SIGCONT)
-        if process.stdin:
-            process.stdin.close()
-    for process in processes:
-        wait_for_the_end(process)
-    for it in running:
-        it.client.close()
-
-
-def _client_of(service: BridgeService, port: int) -> JsonClient:
-    url = f"http://{LOOPBACK}:{port}"
-    return JsonClient(url, headers={}, secret="", name=f"The {service.value} of the lab")
-
-
-def _signal(process: ChildProcess, number: signal.Signals) -> None:
-    if process.poll() is None:
-        os.kill(process.pid, number)
+def _started(part: Part | None) -> Part:
+    """A part of the lab that is there as long as it runs."""
+    if part is None:
+        message = "The event bus of the lab is not running."
+        raise LabError(message)
+    return part
