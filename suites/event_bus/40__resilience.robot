@@ -126,13 +126,13 @@ Other Services Do Not Suffer
     END
 
 Replay Does Not Flood The Bus
-    [Documentation]    BUS-4.9 rate_limiting_during_recovery: five hundred events at no more than a hundred a second,
+    [Documentation]    BUS-4.9 rate_limiting_during_recovery: three hundred events at no more than a hundred a second,
     ...    each once.
     [Tags]    BUS-4.9    needs:kafka-outage
     The Bus Is Watched    STATE_TRANSITION
-    GROUP    When five hundred events have waited for Kafka
+    GROUP    When three hundred events have waited for Kafka
         ${first}    The Bus Is Known To Be Away
-        ${published}    Publish By The Orchestrator    495
+        ${published}    Publish By The Orchestrator    295
         Bring Kafka Up
     END
     GROUP    Then they are sent once, at no more than a hundred a second, and a tenth

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any
 
@@ -39,3 +40,20 @@ def test_a_row_has_what_was_answered_and_the_times() -> None:
 def test_less_than_one_at_a_time_is_refused() -> None:
     with pytest.raises(UserError, match=r"At least one call must be under way, found concurrent=0\."):
         timed_each(double, [1], concurrent=0)
+
+
+def test_many_calls_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    requests = logging.getLogger("httpx")
+
+    def call(given: str) -> None:
+        requests.info("request of %s", given)
+        requests.warning("problem of %s", given)
+
+    timed_each(call, ["a"])
+    call("b")
+    assert caplog.messages == ["problem of a", "request of b", "problem of b"]
+    with pytest.raises(ZeroDivisionError):
+        timed_each(lambda it: 1 // it, [0])
+    call("c")
+    assert caplog.messages[3:] == ["request of c", "problem of c"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
@@ -52,7 +54,7 @@ def timed_each(
     concurrent: int = 1,
     bare: Callable[[], object] | None = None,
 ) -> list[Timed[Answer]]:
-    """Call for each, so many at a time; the first exception ends it.
+    """Call for each, so many at a time; the first exception ends it. No request of theirs gets a line in the log.
 
     Args:
         act: What is called.
@@ -74,7 +76,25 @@ def timed_each(
     if concurrent < 1:
         message = f"At least one call must be under way, found concurrent={concurrent}."
         raise UserError(message)
-    if concurrent == 1:
-        return [call(each) for each in given]
-    with ThreadPoolExecutor(concurrent, thread_name_prefix="event bus") as pool:
-        return list(pool.map(call, given))
+    with requests_not_logged():
+        if concurrent == 1:
+            return [call(each) for each in given]
+        with ThreadPoolExecutor(concurrent, thread_name_prefix="event bus") as pool:
+            return list(pool.map(call, given))
+
+
+@contextmanager
+def requests_not_logged() -> Iterator[None]:
+    """Meanwhile no request gets a line in the log: of hundreds of calls the keyword shows a table.
+
+    Example:
+        >>> with requests_not_logged():
+        ...     pass
+    """
+    requests = logging.getLogger("httpx")
+    before = requests.level
+    requests.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        requests.setLevel(before)

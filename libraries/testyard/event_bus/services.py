@@ -11,6 +11,7 @@ from testyard.core.deadline import Deadline, wait_until
 from testyard.core.errors import NotMetError, UserError
 from testyard.core.json_client import JsonClient, UnexpectedAnswerError, UnreachableError
 from testyard.event_bus.files import TextFile
+from testyard.event_bus.measuring import requests_not_logged
 from testyard.event_bus.traces import Caller, Trace, only_trace
 
 STAMPING_API: Final = "/api/v1/metadata-stamping"
@@ -334,12 +335,13 @@ class EventBus:
         """
         failures = self.breaker(service, name)["configuration"]["failures"]
         times = []
-        for _ in range(count):
-            self.reset_breaker(service, name)
-            deadline = Deadline(timedelta(seconds=1))
-            self.submit_workflows([file] * failures)
-            self.wait_for_breaker(service, name, "open", timedelta(seconds=1))
-            times.append(deadline.elapsed)
+        with requests_not_logged():
+            for _ in range(count):
+                self.reset_breaker(service, name)
+                deadline = Deadline(timedelta(seconds=1))
+                self.submit_workflows([file] * failures)
+                self.wait_for_breaker(service, name, "open", timedelta(seconds=1))
+                times.append(deadline.elapsed)
         return times
 
 

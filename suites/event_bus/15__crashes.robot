@@ -77,7 +77,7 @@ PostgreSQL Is Killed
     ${topic}    Topic Of    STATE_TRANSITION
     ${events}    Probes    2000    keys=100
     GROUP    When PostgreSQL is killed while events are stored
-        ${load}    Publish Events At Rate    ${topic}    ${events}    500    background=True
+        ${load}    Publish Events At Rate    ${topic}    ${events}    1000    background=True
         Restart PostgreSQL    how=kill
         ${happened}    Publishing Should End    ${load}
     END
