@@ -33,6 +33,7 @@ The Whole Flow Is Quick
     [Tags]    BUS-1.2
     ${files}    Make Files    ${BUS}[samples]
     ${workflows}    Run Workflows    ${files}
+    All Should Have Completed    ${workflows}
     The Flow From Request To Row Should Take    ${workflows}    p95    <    ${BUS}[flow]
 
 Events Of A Workflow Keep Their Order

@@ -29,6 +29,8 @@ Intelligence Costs Little
     ${files}    Make Files    ${BUS}[samples]    seed=32
     ${without}    Run Workflows    ${files}
     ${with}    Run Workflows    ${files}    intelligence=True
+    All Should Have Completed    ${without}
+    All Should Have Intelligence    ${with}
     Percentile Of Times    ${without}    p95    <    ${BUS}[without_intelligence]
     Percentile Of Times    ${with}    p95    <    ${BUS}[with_intelligence]
     Overhead Of Times    ${with}    ${without}    p50    <    ${BUS}[overhead]
@@ -61,6 +63,7 @@ OnexTree Is Protected By A Breaker
     Run Workflows    ${files}[:5]    intelligence=True
     Circuit Breaker Should Be    ORCHESTRATOR    onextree    open
     ${others}    Run Workflows    ${files}[5:]    intelligence=True
+    All Should Have Completed    ${others}
     The Workflow Should Have Done Without Intelligence    ${others}[-1]
     Percentile Of Times    ${others}    p95    <    ${BUS}[without_intelligence]
 

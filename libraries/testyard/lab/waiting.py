@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final
 
@@ -55,6 +55,21 @@ async def elapse(duration: timedelta) -> None:
         duration: How long.
     """
     await happens(asyncio.Event(), duration)
+
+
+async def both(first: Awaitable[None], second: Awaitable[None]) -> None:
+    """Wait for two things at the same time, for both of them also when one fails.
+
+    Args:
+        first: The one.
+        second: The other.
+
+    Raises:
+        Exception: What the first of them failed with.
+    """
+    for outcome in await asyncio.gather(first, second, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
 
 
 def call_when_input_ends(act: Callable[[], object]) -> None:

@@ -26,8 +26,9 @@ from testyard.lab.waiting import elapse
 def transitions_not_told() -> None:
     from testyard.lab.bridge.orchestrator.telling import Telling
 
-    async def change(original: Any, self: Any, workflow: Any, state: Any, event: str) -> None:
+    def change(original: Any, self: Any, workflow: Any, state: Any, event: str) -> Any:
         workflow.become(state)
+        return asyncio.sleep(0)
 
     wrap(Telling, "change", change)
 

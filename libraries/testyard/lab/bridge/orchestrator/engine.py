@@ -18,6 +18,7 @@ from testyard.lab.bridge.orchestrator.stored import find_stored
 from testyard.lab.bridge.orchestrator.telling import Telling
 from testyard.lab.bridge.orchestrator.time_limit import TimeLimit, time_limit
 from testyard.lab.bridge.orchestrator.workflow import Workflow, WorkflowRequest
+from testyard.lab.waiting import both
 
 REMEMBERED: Final = 20_000
 """How many workflows that have ended are still answered for without a look into the tables."""
@@ -197,8 +198,9 @@ class Orchestrator:
             workflow.fail(f"internal error: {type(problem).__name__}: {problem}")
 
     async def _go_through(self, workflow: Workflow, limit: TimeLimit) -> None:
-        await self._telling.change(workflow, WorkflowState.PROCESSING, "workflow_started")
-        await self._step(workflow, Step.VALIDATION, lambda: _validate(workflow.request))
+        started = self._telling.change(workflow, WorkflowState.PROCESSING, "workflow_started")
+        # Topics of their own: neither has to wait until Kafka has the other.
+        await both(started, self._step(workflow, Step.VALIDATION, lambda: _validate(workflow.request)))
         if workflow.request.intelligence:
             await self._step(workflow, Step.ONEXTREE_INTELLIGENCE, lambda: self._intelligence(workflow, limit))
         await self._step(workflow, Step.STAMP_CREATION, lambda: self._stamp(workflow))

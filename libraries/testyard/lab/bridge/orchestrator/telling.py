@@ -7,6 +7,7 @@ last transition and its end have one id each, whether it completes or fails.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from pydantic import BaseModel
@@ -23,7 +24,7 @@ from testyard.lab.bridge.orchestrator.workflow import Workflow
 from testyard.lab.bridge.outage import Outage
 from testyard.lab.bridge.publisher import Publisher
 from testyard.lab.bridge.topics import Route
-from testyard.lab.waiting import Backoff, elapse
+from testyard.lab.waiting import Backoff, both, elapse
 
 WORKFLOW_TYPE = "metadata_stamping"
 
@@ -61,8 +62,8 @@ class Telling:
             event_id=workflow.event_id("started"),
         )
 
-    async def change(self, workflow: Workflow, state: WorkflowState, event: str) -> None:
-        """Let a workflow change its state, and tell that.
+    def change(self, workflow: Workflow, state: WorkflowState, event: str) -> Awaitable[None]:
+        """Let a workflow change its state at once, and tell that when it is awaited.
 
         Args:
             workflow: Which one.
@@ -71,7 +72,7 @@ class Telling:
 
         Raises:
             StateError: There is no such way.
-            KafkaError: It is too large for an event.
+            KafkaError: When awaited: it is too large for an event.
         """
         before = workflow.become(state)
         transition = StateTransition(
@@ -87,7 +88,7 @@ class Telling:
             },
         )
         what = "to its end" if workflow.has_ended else f"to {state.value}"
-        await self._tell(workflow, Route.STATE_TRANSITION, transition, what)
+        return self._tell(workflow, Route.STATE_TRANSITION, transition, what)
 
     async def step(
         self, workflow: Workflow, step: Step, data: dict[str, Any], took_ms: float, *, error: str | None = None
@@ -125,7 +126,7 @@ class Telling:
             await self.change(workflow, WorkflowState.PROCESSING, "workflow_started")
         failed = workflow.error is not None
         state = WorkflowState.FAILED if failed else WorkflowState.COMPLETED
-        await self.change(workflow, state, "workflow_failed" if failed else "workflow_completed")
+        changed = self.change(workflow, state, "workflow_failed" if failed else "workflow_completed")
         ended = WorkflowEnded(
             workflow_id=workflow.workflow_id,
             workflow_type=WORKFLOW_TYPE,
@@ -137,7 +138,7 @@ class Telling:
             result=workflow.result,
         )
         route = Route.WORKFLOW_FAILED if failed else Route.WORKFLOW_COMPLETED
-        await self._tell(workflow, route, ended, "ended")
+        await both(changed, self._tell(workflow, route, ended, "ended"))
 
     async def _tell(self, workflow: Workflow, route: Route, payload: BaseModel, what: str) -> None:
         """Publish an event, when there is something that can take it."""
