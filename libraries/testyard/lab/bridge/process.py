@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import logging
 import sys
@@ -12,7 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-import uvloop
 from fastapi import FastAPI
 
 from testyard.core.errors import UserError
@@ -107,8 +107,9 @@ def run_without_secrets(program: str, description: str, create_app: Callable[[Se
         # What is there now stays: looking through it again and again is a tenth of what a request costs.
         gc.freeze()
         gc.set_threshold(*COLLECTED_AFTER)
-        # A tenth less computing for each request and each event than with asyncio's own loop.
-        uvloop.run(serve(application, listening, end_with_stdin=arguments.end_with_stdin))
+        # Not uvloop: its transports raise when something is written to them after they were closed, which
+        # aiokafka does when a broker goes away.
+        asyncio.run(serve(application, listening, end_with_stdin=arguments.end_with_stdin))
     except (UserError, DatabaseUnavailableError, OSError) as error:
         sys.stderr.write(f"{program}: {' '.join(str(error).split())}\n")
         return 2
