@@ -55,11 +55,10 @@ from testyard.lab.supervisor.chaos import PlannedFailure, planned_failures
 from testyard.lab.supervisor.event_bus_options import EventBusOptions
 from testyard.lab.supervisor.giving_way import give_way
 from testyard.lab.supervisor.second_region import SecondRegion
-from testyard.lab.supervisor.service_process import ServiceProcess, end_together
+from testyard.lab.supervisor.service_process import LOOPBACK, ServiceProcess, end_together
 
 Part = TypeVar("Part")
 
-LOOPBACK = "127.0.0.1"
 DEAD_LETTER_PARTITIONS = 1
 KEPT_SPANS = 10_000
 

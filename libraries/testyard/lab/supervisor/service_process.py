@@ -11,7 +11,7 @@ from testyard.core.json_client import JsonClient
 from testyard.lab.children import ChildProcess, wait_for_the_end
 from testyard.lab.supervisor.bridge_service import BridgeService
 
-HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
 class ServiceProcess:
@@ -31,7 +31,7 @@ class ServiceProcess:
     def __init__(self, service: BridgeService, port: int, process: ChildProcess | None = None) -> None:
         self.port = port
         self.client = JsonClient(
-            f"http://{HOST}:{port}", headers={}, secret="", name=f"The {service.value} of the lab"
+            f"http://{LOOPBACK}:{port}", headers={}, secret="", name=f"The {service.value} of the lab"
         )
         self.process = process
 
