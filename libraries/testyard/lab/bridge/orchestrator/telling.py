@@ -24,7 +24,7 @@ from testyard.lab.bridge.orchestrator.workflow import Workflow
 from testyard.lab.bridge.outage import Outage
 from testyard.lab.bridge.publisher import Publisher
 from testyard.lab.bridge.topics import Route
-from testyard.lab.waiting import Backoff, both, elapse
+from testyard.lab.waiting import Backoff, elapse
 
 WORKFLOW_TYPE = "metadata_stamping"
 
@@ -126,7 +126,8 @@ class Telling:
             await self.change(workflow, WorkflowState.PROCESSING, "workflow_started")
         failed = workflow.error is not None
         state = WorkflowState.FAILED if failed else WorkflowState.COMPLETED
-        changed = self.change(workflow, state, "workflow_failed" if failed else "workflow_completed")
+        # Before its end: who has ended is not resumed, and nobody would tell of the last change after a crash.
+        await self.change(workflow, state, "workflow_failed" if failed else "workflow_completed")
         ended = WorkflowEnded(
             workflow_id=workflow.workflow_id,
             workflow_type=WORKFLOW_TYPE,
@@ -138,7 +139,7 @@ class Telling:
             result=workflow.result,
         )
         route = Route.WORKFLOW_FAILED if failed else Route.WORKFLOW_COMPLETED
-        await both(changed, self._tell(workflow, route, ended, "ended"))
+        await self._tell(workflow, route, ended, "ended")
 
     async def _tell(self, workflow: Workflow, route: Route, payload: BaseModel, what: str) -> None:
         """Publish an event, when there is something that can take it."""
