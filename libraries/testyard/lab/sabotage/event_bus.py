@@ -26,9 +26,8 @@ from testyard.lab.waiting import elapse
 def transitions_not_told() -> None:
     from testyard.lab.bridge.orchestrator.telling import Telling
 
-    def change(original: Any, self: Any, workflow: Any, state: Any, event: str) -> Any:
+    async def change(original: Any, self: Any, workflow: Any, state: Any, event: str) -> None:
         workflow.become(state)
-        return asyncio.sleep(0)
 
     wrap(Telling, "change", change)
 

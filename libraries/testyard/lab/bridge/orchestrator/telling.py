@@ -7,7 +7,6 @@ last transition and its end have one id each, whether it completes or fails.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import Any
 
 from pydantic import BaseModel
@@ -62,8 +61,8 @@ class Telling:
             event_id=workflow.event_id("started"),
         )
 
-    def change(self, workflow: Workflow, state: WorkflowState, event: str) -> Awaitable[None]:
-        """Let a workflow change its state at once, and tell that when it is awaited.
+    async def change(self, workflow: Workflow, state: WorkflowState, event: str) -> None:
+        """Let a workflow change its state, and tell that.
 
         Args:
             workflow: Which one.
@@ -72,7 +71,7 @@ class Telling:
 
         Raises:
             StateError: There is no such way.
-            KafkaError: When awaited: it is too large for an event.
+            KafkaError: It is too large for an event.
         """
         before = workflow.become(state)
         transition = StateTransition(
@@ -88,7 +87,7 @@ class Telling:
             },
         )
         what = "to its end" if workflow.has_ended else f"to {state.value}"
-        return self._tell(workflow, Route.STATE_TRANSITION, transition, what)
+        await self._tell(workflow, Route.STATE_TRANSITION, transition, what)
 
     async def step(
         self, workflow: Workflow, step: Step, data: dict[str, Any], took_ms: float, *, error: str | None = None
