@@ -19,6 +19,7 @@ from testyard.lab.sabotage.event_bus_defect import (
 from testyard.lab.waiting import elapse
 
 SERVERS = ("LAB:servers",)
+LARGE = 64 * 1024
 
 # ---- breakers, and what the adapter tells of itself
 
@@ -257,6 +258,27 @@ def report_is_empty() -> None:
     from EventBusLibrary import reporting
 
     wrap(reporting, "markdown_table", lambda original, header, rows: original(header, []))
+
+
+# ---- what is timed
+
+
+@event_bus_defect(
+    "large-files-fail",
+    "a workflow with a file of 64 KiB fails, and quickly",
+    *("BUS-1.1", "BUS-1.2", "BUS-3.2", "BUS-3.4", "BUS-3.6", "BUS-3.7", "BUS-3.8", "BUS-3.9", "BUS-3.10"),
+    "BUS-F6",
+)
+def large_files_fail() -> None:
+    from testyard.lab.bridge.orchestrator import engine
+    from testyard.lab.bridge.orchestrator.services import StepError
+
+    async def validate(original: Any, request: Any) -> Any:
+        if len(request.content) >= LARGE:
+            raise StepError("validation: the file is too large")
+        return await original(request)
+
+    wrap(engine, "_validate", validate)
 
 
 EVENT_BUS_BEYOND_DEFECTS = tuple(value for value in globals().values() if isinstance(value, Defect))
