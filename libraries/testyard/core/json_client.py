@@ -16,6 +16,7 @@ from testyard.core.redact import refuse_placeholder, secrets_in_use
 
 Files = Mapping[str, tuple[str, bytes]]
 
+_JSON = {"Content-Type": "application/json"}
 # Enough to see DRF's validation errors; whole HTML error pages help nobody.
 SHOWN_BODY_LENGTH = 500
 
@@ -112,9 +113,14 @@ class JsonClient:
             UnreachableError: No answer came; names the address and the reason.
             UserError: The body or the query holds ``<secret>`` where a secret's value was meant.
         """
-        refuse_placeholder(json.dumps([body, dict(query or {})], default=str))
+        refuse_placeholder(json.dumps(dict(query or {}), default=str))
+        content = None
+        if body is not None:
+            content = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+            refuse_placeholder(content)
+            headers = {**_JSON, **(headers or {})}
         try:
-            return self._client.request(method, path, json=body, params=query, files=files, headers=headers)
+            return self._client.request(method, path, content=content, params=query, files=files, headers=headers)
         except (httpx.RequestError, httpx.InvalidURL) as problem:
             message = f"{self.name} at {self.base_url} cannot be reached: {problem or type(problem).__name__}."
             raise UnreachableError(message) from None
