@@ -4,7 +4,7 @@ Documentation     What is published is stored: all of it, once, in order, and so
 
 Resource          ../../resources/event_bus_adapter.resource
 
-Suite Setup       An Event Bus    breakable=True
+Suite Setup       An Event Bus    breakable=True    settings=${STORED_SOON}
 Suite Teardown    The Event Bus Is Left
 Test Setup        Open Ledger
 Test Timeout      3 minutes
@@ -38,7 +38,7 @@ Events Are Stored Soon
     [Tags]    BUS-5.3
     ${topic}    Topic Of    STATE_TRANSITION
     ${events}    Probes    1000    keys=100
-    ${happened}    Publish Events At Rate    ${topic}    ${events}    500
+    ${happened}    Publish Events At Rate    ${topic}    ${events}    250
     Add To Ledger    ${happened}
     All Probes Should Be Stored    ${events}
     Delivery Delay    p95    <    ${BUS}[lag]

@@ -267,7 +267,6 @@ def report_is_empty() -> None:
     "large-files-fail",
     "a workflow with a file of 64 KiB fails, and quickly",
     *("BUS-1.1", "BUS-1.2", "BUS-3.2", "BUS-3.4", "BUS-3.6", "BUS-3.7", "BUS-3.8", "BUS-3.9", "BUS-3.10"),
-    "BUS-F6",
 )
 def large_files_fail() -> None:
     from testyard.lab.bridge.orchestrator import engine

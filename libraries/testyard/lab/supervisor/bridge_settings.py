@@ -36,8 +36,8 @@ SHORTER: dict[str, Any] = {
     },
     "adapter": {
         "group": "database-adapter-effect-group",
-        "fetch_wait": 0.025,
-        "gather": 0.01,
+        "fetch_wait": 0.05,
+        "gather": 0.04,
         "session_timeout": 2,
         "heartbeat": 0.3,
         "retry_backoff": 0.1,
