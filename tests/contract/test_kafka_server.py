@@ -108,13 +108,19 @@ def test_its_memory_is_bounded(server: KafkaServer) -> None:
 def test_topics_are_created_described_and_deleted(server: KafkaServer) -> None:
     async def scenario() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=server.bootstrap_servers)
+
+        async def partitions_described() -> int:
+            (described,) = await admin.describe_topics(["administered"])
+            return len(described["partitions"])
+
         await admin.start()
         try:
             await admin.create_topics([NewTopic("administered", num_partitions=4, replication_factor=1)])
-            (described,) = await admin.describe_topics(["administered"])
-            assert len(described["partitions"]) == 4
+            # The broker knows of either as soon as its controller has told it.
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while await partitions_described() != 4:
+                    await elapse(timedelta(milliseconds=10))
             await admin.delete_topics(["administered"])
-            # The broker knows of it as soon as its controller has told it.
             async with asyncio.timeout(ANSWER_SECONDS):
                 while "administered" in await admin.list_topics():
                     await elapse(timedelta(milliseconds=10))
