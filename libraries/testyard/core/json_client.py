@@ -16,7 +16,6 @@ from testyard.core.redact import refuse_placeholder, secrets_in_use
 
 Files = Mapping[str, tuple[str, bytes]]
 
-_JSON = {"Content-Type": "application/json"}
 # Enough to see DRF's validation errors; whole HTML error pages help nobody.
 SHOWN_BODY_LENGTH = 500
 
@@ -114,13 +113,13 @@ class JsonClient:
             UserError: The body or the query holds ``<secret>`` where a secret's value was meant.
         """
         refuse_placeholder(json.dumps(dict(query or {}), default=str))
-        content = None
-        if body is not None:
-            content = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-            refuse_placeholder(content)
-            headers = {**_JSON, **(headers or {})}
         try:
-            return self._client.request(method, path, content=content, params=query, files=files, headers=headers)
+            request = self._client.build_request(
+                method, path, json=body, params=query, files=files, headers=headers
+            )
+            if files is None:
+                refuse_placeholder(request.content.decode())
+            return self._client.send(request)
         except (httpx.RequestError, httpx.InvalidURL) as problem:
             message = f"{self.name} at {self.base_url} cannot be reached: {problem or type(problem).__name__}."
             raise UnreachableError(message) from None
