@@ -30,6 +30,7 @@ from kafka_server_support import (
     producer,
     stored,
 )
+from kafka_support import eventually
 from postgresql_support import still_alive
 from testyard.core.deadline import Deadline, wait_until
 from testyard.core.redact import secrets_in_use
@@ -109,21 +110,21 @@ def test_topics_are_created_described_and_deleted(server: KafkaServer) -> None:
     async def scenario() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=server.bootstrap_servers)
 
-        async def partitions_described() -> int:
+        async def has_its_partitions() -> bool:
             (described,) = await admin.describe_topics(["administered"])
-            return len(described["partitions"])
+            return len(described["partitions"]) == 4
+
+        async def is_gone() -> bool:
+            return "administered" not in await admin.list_topics()
 
         await admin.start()
         try:
             await admin.create_topics([NewTopic("administered", num_partitions=4, replication_factor=1)])
             # The broker knows of either as soon as its controller has told it.
-            async with asyncio.timeout(ANSWER_SECONDS):
-                while await partitions_described() != 4:
-                    await elapse(timedelta(milliseconds=10))
+            # The broker knows of either as soon as its controller has told it.
+            await eventually(has_its_partitions)
             await admin.delete_topics(["administered"])
-            async with asyncio.timeout(ANSWER_SECONDS):
-                while "administered" in await admin.list_topics():
-                    await elapse(timedelta(milliseconds=10))
+            await eventually(is_gone)
         finally:
             await admin.close()
 

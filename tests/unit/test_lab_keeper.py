@@ -22,7 +22,6 @@ from testyard.lab.supervisor import (
     WaldurInstance,
     listen_on,
 )
-from testyard.lab.supervisor.bridge_settings import SHORTER
 from testyard.lab.supervisor.event_bus import EventBusLab
 from testyard.waldur.api import Waldur
 from testyard.waldur.provisioning import Provisioner
@@ -204,7 +203,7 @@ def check(lab: EventBusLab, wanted: EventBusOptions) -> None:
     assert bool(settings["tracing"]) == wanted.with_traces
     assert answers(lab.consul.port) == wanted.with_consul
     assert answers(lab.collector.port) == wanted.with_traces
-    assert settings["adapter"]["gather"] == {**SHORTER["adapter"], **wanted.overrides.get("adapter", {})}["gather"]
+    assert settings["adapter"]["gather"] == wanted.overrides.get("adapter", {}).get("gather", 0.04)
     wait_until(
         lambda: partitions_read(lab), lambda it: it == wanted.partitions, Deadline(WITHIN), "its partitions"
     )
