@@ -13,7 +13,7 @@ from robot.api.types import Secret
 from testyard.core.redact import secrets_in_use
 from testyard.core.tables import html_table
 from testyard.lab.environment import Environment
-from testyard.lab.supervisor import BridgeService, EventBusOptions, Route
+from testyard.lab.supervisor import BridgeService, EventBusOptions, GivesWay, Route
 
 from LabLibrary.world import World
 
@@ -31,7 +31,7 @@ class EventBusKeywords:
         with_consul: bool = False,
         with_traces: bool = False,
         partitions: int = 3,
-        gives_way: bool = False,
+        gives_way: GivesWay = GivesWay.NOTHING,
         settings: Mapping[str, Any] | None = None,
         within: timedelta = timedelta(seconds=30),
     ) -> None:
@@ -46,8 +46,9 @@ class EventBusKeywords:
             with_consul: Whether services find each other by Consul.
             with_traces: Whether the services keep traces, and send them to a collector.
             partitions: Of each topic.
-            gives_way: Whether the services and PostgreSQL leave the processors to whatever else runs on this
-                machine: so does a load that others should not suffer from.
+            gives_way: What leaves the processors to whatever else runs on this machine: ``STORING``, the reducer
+                and the adapter, so that what is stored afterwards slows no answer down; ``EVERYTHING``, services
+                and PostgreSQL, as a load does that others should not suffer from.
             settings: Settings of the services that differ from the lab's, section by section.
             within: Give up after this time.
 

@@ -4,7 +4,7 @@ Documentation     Kafka goes away and comes back. If this breaks, an outage of t
 
 Resource          ../../resources/event_bus_outages.resource
 
-Suite Setup       An Event Bus
+Suite Setup       An Event Bus    gives_way=STORING
 Suite Teardown    The Event Bus Is Left
 Test Setup        Open Ledger
 Test Teardown     The Bus Should Be Healthy Again
@@ -80,6 +80,31 @@ A Service Says That It Is Degraded
     Bring Kafka Up
     Service Should Be    ORCHESTRATOR    healthy    within=${WITHIN}[recovery]
 
+Other Services Do Not Suffer
+    [Documentation]    BUS-4.8 cascading_failure_prevention_isolation: stamping and finding stamps need no Kafka.
+    [Tags]    BUS-4.8    needs:kafka-outage
+    ${files}    Make Files    ${BUS}[samples]    size=1000    seed=48
+    GROUP    When Kafka is away
+        ${stamps}    Stamp Files    ${files}
+        Take Kafka Down
+        ${found}    Find Stamps    ${stamps}
+        ${hashes}    Hash Files    ${files}
+    END
+    GROUP    Then hashing and queries are as quick as ever, and no other breaker has opened
+        Percentile Of Times    ${found}    p95    <    ${BUS}[stamp_query]
+        Percentile Of Times    ${hashes}    p95    <    ${BUS}[hash]    field=hash_ms
+        Circuit Breaker Should Be    STAMPING    database    closed
+        Circuit Breaker Should Be    ORCHESTRATOR    stamping    closed
+    END
+
+An Open Breaker Fails Fast
+    [Documentation]    BUS-4.10 event_bus_resilience_circuit_breaker_e2e: a call costs next to nothing while it is open.
+    [Tags]    BUS-4.10    needs:kafka-outage
+    The Bus Is Known To Be Away
+    ${published}    Publish By The Orchestrator    ${BUS}[samples]
+    All Should Wait    ${published}
+    Percentile Of Times    ${published}    p95    <    ${BUS}[fail_fast]    field=took_ms
+
 What Waited Is Replayed In Order
     [Documentation]    BUS-4.6 automatic_recovery_kafka_restoration: a hundred events of one key, within two seconds.
     [Tags]    BUS-4.6    needs:kafka-outage
@@ -127,14 +152,6 @@ Replay Does Not Flood The Bus
         Throughput    <=    110    arrival=received
     END
 
-An Open Breaker Fails Fast
-    [Documentation]    BUS-4.10 event_bus_resilience_circuit_breaker_e2e: a call costs next to nothing while it is open.
-    [Tags]    BUS-4.10    needs:kafka-outage
-    The Bus Is Known To Be Away
-    ${published}    Publish By The Orchestrator    ${BUS}[samples]
-    All Should Wait    ${published}
-    Percentile Of Times    ${published}    p95    <    ${BUS}[fail_fast]    field=took_ms
-
 Workflows Go On Through An Outage
     [Documentation]    BUS-4.11 event_bus_graceful_degradation_e2e: before it, during it, after it: each tells its
     ...    whole story.
@@ -148,20 +165,3 @@ Workflows Go On Through An Outage
     VAR    @{workflows}    @{before}    @{during}    @{after}
     All Should Have Completed    ${workflows}
     Each Of These Workflows Should Have Told    ${workflows}    ${COMPLETED_TELLS}
-
-Other Services Do Not Suffer
-    [Documentation]    BUS-4.8 cascading_failure_prevention_isolation: stamping and finding stamps need no Kafka.
-    [Tags]    BUS-4.8    needs:kafka-outage
-    ${files}    Make Files    ${BUS}[samples]    size=1000    seed=48
-    GROUP    When Kafka is away
-        ${stamps}    Stamp Files    ${files}
-        Take Kafka Down
-        ${found}    Find Stamps    ${stamps}
-        ${hashes}    Hash Files    ${files}
-    END
-    GROUP    Then hashing and queries are as quick as ever, and no other breaker has opened
-        Percentile Of Times    ${found}    p95    <    ${BUS}[stamp_query]
-        Percentile Of Times    ${hashes}    p95    <    ${BUS}[hash]    field=hash_ms
-        Circuit Breaker Should Be    STAMPING    database    closed
-        Circuit Breaker Should Be    ORCHESTRATOR    stamping    closed
-    END

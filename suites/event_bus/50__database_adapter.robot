@@ -91,8 +91,8 @@ A Steady Flow Is Stored
     ...    seconds.
     [Tags]    BUS-5.7
     ${topic}    Topic Of    STATE_TRANSITION
-    ${events}    Probes    3600    keys=300
-    ${happened}    Publish Events At Rate    ${topic}    ${events}    1200
+    ${events}    Probes    4000    keys=300
+    ${happened}    Publish Events At Rate    ${topic}    ${events}    1600
     Add To Ledger    ${happened}
     All Probes Should Be Stored    ${events}
     Every Event Should Be Stored Exactly Once

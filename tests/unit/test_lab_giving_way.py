@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from testyard.lab.supervisor.event_bus import BridgeService, EventBusLab
-from testyard.lab.supervisor.event_bus_options import EventBusOptions
+from testyard.lab.supervisor.event_bus import STORING, BridgeService, EventBusLab
+from testyard.lab.supervisor.event_bus_options import EventBusOptions, GivesWay
 from testyard.lab.supervisor.giving_way import BEHIND_OTHERS, give_way
 
 
@@ -47,9 +47,9 @@ def test_one_that_has_ended_is_passed_over(other: subprocess.Popen[bytes]) -> No
     assert niceness(other.pid) == BEHIND_OTHERS
 
 
-@pytest.mark.parametrize("gives_way", [True, False])
-def test_the_services_and_the_database_of_a_lab_give_way(gives_way: bool) -> None:
-    expected = BEHIND_OTHERS if gives_way else os.getpriority(os.PRIO_PROCESS, 0)
+@pytest.mark.parametrize("gives_way", [GivesWay.EVERYTHING, GivesWay.NOTHING])
+def test_the_services_and_the_database_of_a_lab_give_way(gives_way: GivesWay) -> None:
+    expected = BEHIND_OTHERS if gives_way is GivesWay.EVERYTHING else os.getpriority(os.PRIO_PROCESS, 0)
     with EventBusLab(EventBusOptions(gives_way=gives_way)) as lab:
         processes = [*clients_of(lab), *map(lab.pid_of, BridgeService)]
         assert len(processes) > len(BridgeService)
@@ -58,6 +58,16 @@ def test_the_services_and_the_database_of_a_lab_give_way(gives_way: bool) -> Non
         lab.start_again(BridgeService.STAMPING)
         lab.restart_postgresql("fast")
         assert niceness(lab.pid_of(BridgeService.STAMPING)) == niceness(lab.postgresql.pid) == expected
+
+
+def test_what_stores_gives_way_to_who_is_waited_for() -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    expected = dict.fromkeys(BridgeService, own) | dict.fromkeys(STORING, BEHIND_OTHERS)
+    with EventBusLab(EventBusOptions(gives_way=GivesWay.STORING)) as lab:
+        lab.kill(BridgeService.ADAPTER)
+        lab.start_again(BridgeService.ADAPTER)
+        assert {it: niceness(lab.pid_of(it)) for it in BridgeService} == expected
+        assert {niceness(it) for it in clients_of(lab)} == {own}
 
 
 def clients_of(lab: EventBusLab) -> list[int]:

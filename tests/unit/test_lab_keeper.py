@@ -15,6 +15,7 @@ from testyard.lab.supervisor import (
     BridgeService,
     EventBusKeeper,
     EventBusOptions,
+    GivesWay,
     LabError,
     LabKeeper,
     Route,
@@ -182,7 +183,7 @@ def test_an_event_bus_becomes_what_the_next_suite_wants() -> None:
 
 def test_an_event_bus_that_has_given_way_is_for_nobody_else() -> None:
     keeper = EventBusKeeper(Environment.EMBEDDED)
-    gives_way = EventBusOptions(gives_way=True)
+    gives_way = EventBusOptions(gives_way=GivesWay.EVERYTHING)
     try:
         first = keeper.hand_out(EventBusOptions(), within=WITHIN)
         for wanted in (gives_way, gives_way):

@@ -22,7 +22,7 @@ from testyard.lab.servers.postgresql import PostgresqlServer
 from testyard.lab.servers.provision import Breakable, OwnKafka, begin_postgresql, start_kafka
 from testyard.lab.supervisor.bridge_service import BridgeService
 from testyard.lab.supervisor.event_bus import EventBusLab
-from testyard.lab.supervisor.event_bus_options import EventBusOptions
+from testyard.lab.supervisor.event_bus_options import EventBusOptions, GivesWay
 
 OWN_KAFKA = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
 CONTAINERS = {"USE_TESTCONTAINERS": "true"}
@@ -182,7 +182,7 @@ def test_the_event_bus_uses_your_own_postgresql(
     for name, value in variables_of(own_postgresql).items():
         monkeypatch.setenv(name, value)
     before = databases_of(own_postgresql.url)
-    with EventBusLab(EventBusOptions(breakable=True, gives_way=True)) as lab:
+    with EventBusLab(EventBusOptions(breakable=True, gives_way=GivesWay.EVERYTHING)) as lab:
         (created,) = databases_of(own_postgresql.url) - before
         assert lab.proxy.target == ("127.0.0.1", own_postgresql.port)
         with psycopg.connect(lab.database_url) as connection:

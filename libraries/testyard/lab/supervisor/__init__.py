@@ -3,7 +3,7 @@
 from testyard.lab.bridge.topics import Route
 from testyard.lab.children import LabError, listening_socket
 from testyard.lab.supervisor.bridge_service import BridgeService
-from testyard.lab.supervisor.event_bus_options import EventBusOptions
+from testyard.lab.supervisor.event_bus_options import EventBusOptions, GivesWay
 from testyard.lab.supervisor.keeper import ClusterKeeper, EventBusKeeper, LabKeeper, PipelineKeeper
 from testyard.lab.supervisor.waldurs import Supervisor, WaldurInstance, listen_on
 
@@ -12,6 +12,7 @@ __all__ = [
     "ClusterKeeper",
     "EventBusKeeper",
     "EventBusOptions",
+    "GivesWay",
     "LabError",
     "LabKeeper",
     "PipelineKeeper",

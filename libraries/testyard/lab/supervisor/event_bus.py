@@ -52,7 +52,7 @@ from testyard.lab.servers.provision import (
 from testyard.lab.supervisor.bridge_service import BridgeService
 from testyard.lab.supervisor.bridge_settings import SHORTER, merged
 from testyard.lab.supervisor.chaos import PlannedFailure, planned_failures
-from testyard.lab.supervisor.event_bus_options import EventBusOptions
+from testyard.lab.supervisor.event_bus_options import EventBusOptions, GivesWay
 from testyard.lab.supervisor.giving_way import give_way
 from testyard.lab.supervisor.second_region import SecondRegion
 from testyard.lab.supervisor.service_process import LOOPBACK, ServiceProcess, end_together
@@ -61,6 +61,7 @@ Part = TypeVar("Part")
 
 DEAD_LETTER_PARTITIONS = 1
 KEPT_SPANS = 10_000
+STORING = (BridgeService.REDUCER, BridgeService.ADAPTER)
 
 EMPTY_EVERYTHING = """
     TRUNCATE workflow_executions, workflow_steps, workflow_steps_waiting, fsm_transitions, bridge_states,
@@ -171,7 +172,8 @@ class EventBusLab(Startable):
     def can_become(self, wanted: EventBusOptions) -> bool:
         """Whether it can be renewed so that it is as somebody wants it."""
         # Who has given way once may not be allowed to come back.
-        has_to_come_back = self.wanted.gives_way and not wanted.gives_way
+        everything = GivesWay.EVERYTHING
+        has_to_come_back = self.wanted.gives_way is everything and wanted.gives_way is not everything
         return self._forks is not None and self._forks.lives() and not has_to_come_back
 
     def stop(self) -> None:
@@ -436,10 +438,12 @@ class EventBusLab(Startable):
 
     def _give_way(self) -> None:
         """Let others go before these processes, if they are to: once they are ready, so that no session is new."""
-        if not self.wanted.gives_way:
+        if self.wanted.gives_way is GivesWay.NOTHING:
             return
-        running = [*self._running.values(), *filter(None, [self._second_adapter])]
-        servers = [self._postgresql.pid] if isinstance(self._postgresql, PostgresqlServer) else []
+        everything = self.wanted.gives_way is GivesWay.EVERYTHING
+        services = self._running if everything else STORING
+        running = [*(self._running[it] for it in services), *filter(None, [self._second_adapter])]
+        servers = [self._postgresql.pid] if everything and isinstance(self._postgresql, PostgresqlServer) else []
         connections = [it for server in servers for it in children_of(server)]
         give_way([*(it.process.pid for it in running if it.process), *servers, *connections])
 
