@@ -33,7 +33,7 @@ from testyard.lab.children import (
     wait_for_the_end,
     wait_until_ready,
 )
-from testyard.lab.environment import Environment
+from testyard.lab.environment import Environment, kafka_source
 from testyard.lab.fork_server.client import ForkServer
 from testyard.lab.lifetime import Startable
 from testyard.lab.servers.consul import ConsulDouble
@@ -50,7 +50,7 @@ from testyard.lab.servers.provision import (
     start_kafka,
 )
 from testyard.lab.supervisor.bridge_service import BridgeService
-from testyard.lab.supervisor.bridge_settings import SHORTER, merged
+from testyard.lab.supervisor.bridge_settings import settings_with
 from testyard.lab.supervisor.chaos import PlannedFailure, planned_failures
 from testyard.lab.supervisor.event_bus_options import EventBusOptions, GivesWay
 from testyard.lab.supervisor.giving_way import give_way
@@ -270,7 +270,7 @@ class EventBusLab(Startable):
     @property
     def settings(self) -> dict[str, Any]:
         """What the services run with."""
-        shorter = merged(SHORTER, self.wanted.overrides)
+        shorter = settings_with(kafka_source(self.environment_of_run), self.wanted.overrides)
         addresses = {it.registered_name: f"http://{LOOPBACK}:{at.port}" for it, at in self._running.items()}
         return {
             **shorter,
