@@ -75,7 +75,7 @@ PostgreSQL Is Killed
     [Documentation]    BUS-6.5: what was acknowledged is stored when it is back, once.
     [Tags]    BUS-6.5    needs:postgresql-crash
     ${topic}    Topic Of    STATE_TRANSITION
-    ${events}    Probes    2000    keys=100
+    ${events}    Probes    1000    keys=100
     GROUP    When PostgreSQL is killed while events are stored
         ${load}    Publish Events At Rate    ${topic}    ${events}    1000    background=True
         Restart PostgreSQL    how=kill

@@ -102,9 +102,9 @@ It Goes On Where It Had Stopped
     [Documentation]    BUS-5.8: the adapter is killed while events come in; nothing is lost, nothing stored twice.
     [Tags]    BUS-5.8    needs:faults
     ${topic}    Topic Of    STATE_TRANSITION
-    ${events}    Probes    2000    keys=100
+    ${events}    Probes    1000    keys=100
     GROUP    When the adapter is killed and started again under load
-        ${load}    Publish Events At Rate    ${topic}    ${events}    500    background=True
+        ${load}    Publish Events At Rate    ${topic}    ${events}    250    background=True
         The Adapter Is Killed At Work    ${events}
         ${happened}    Publishing Should End    ${load}
     END
