@@ -92,7 +92,7 @@ A Steady Flow Is Stored
     [Tags]    BUS-5.7
     ${topic}    Topic Of    STATE_TRANSITION
     ${events}    Probes    4000    keys=300
-    ${happened}    Publish Events At Rate    ${topic}    ${events}    1600
+    ${happened}    Publish Events At Rate    ${topic}    ${events}    2500
     Add To Ledger    ${happened}
     All Probes Should Be Stored    ${events}
     Every Event Should Be Stored Exactly Once
