@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import compress, count
+from itertools import compress, count, repeat
 from typing import Final
 
 from testyard.core.errors import NotMetError, UserError
@@ -90,8 +90,8 @@ def delays(
     if start is end:
         message = f"A delay has two ends; both are {start.value}."
         raise UserError(message)
-    phase = "" if during is Phase.ALL else f" ({_PHASES[during]})"
-    what = f"from {start.value} to {end.value}{phase}"
+    when = "" if during is Phase.ALL else f" ({_PHASES[during]})"
+    what = f"from {start.value} to {end.value}{when}"
     for kind in (start, end):
         if not ledger.count(kind):
             message = f"There is no delay {what}, as the ledger holds nothing that was {kind.value}."
@@ -99,11 +99,13 @@ def delays(
     starts = ledger.first_moments({start})
     ends = ledger.first_moments({end}, place)
     answers = ledger.first_moments({Kind.ACKNOWLEDGED})
-    chosen = _chooser(ledger, during, fault)
+    phases = (
+        repeat(Phase.ALL, len(starts)) if during is Phase.ALL else Phases(ledger.faults.called(fault)).of(starts)
+    )
     ended: list[int] = []
     missing = unknown = 0
-    for begun_ns, ended_ns, answered_ns in zip(starts, ends, answers, strict=True):
-        if begun_ns == NEVER or not (chosen is None or chosen(begun_ns)):
+    for begun_ns, ended_ns, answered_ns, phase in zip(starts, ends, answers, phases, strict=True):
+        if begun_ns == NEVER or phase is not during:
             continue
         if ended_ns != NEVER:
             ended.append(ended_ns - begun_ns)
@@ -141,11 +143,3 @@ def late(ledger: Ledger, within: timedelta, end: Kind = Kind.STORED, *, place: s
     bound = nanoseconds(within)
     pairs = zip(starts, ends, strict=True)
     return array("I", compress(count(), (start != NEVER != end and end - start > bound for start, end in pairs)))
-
-
-def _chooser(ledger: Ledger, during: Phase, fault: str | None) -> Callable[[int], bool] | None:
-    """Whether a moment is in a phase; None when every moment is."""
-    if during is Phase.ALL:
-        return None
-    phases = Phases(ledger.faults.called(fault))
-    return lambda at_ns: phases.of(at_ns) is during

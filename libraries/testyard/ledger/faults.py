@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 
 from testyard.core.errors import UserError
 from testyard.ledger.moments import NEVER, clock_time
@@ -95,7 +96,7 @@ class FaultLog:
 
 
 class Phases:
-    """Tells which phase a moment is in.
+    """Tells which phase moments are in.
 
     Before: nothing has been broken yet. Fault: something is broken, its first moment included, its last one not.
     After: something was broken, and nothing is now, also between two faults.
@@ -113,10 +114,8 @@ class Phases:
             else:
                 spans.append([fault.begins_ns, ends])
         self._borders = [border for span in spans for border in span]
+        self._phases = [Phase.BEFORE, *(phase for _ in spans for phase in (Phase.FAULT, Phase.AFTER))]
 
-    def of(self, at_ns: int) -> Phase:
-        """The phase of a moment."""
-        passed = bisect_right(self._borders, at_ns)
-        if not passed:
-            return Phase.BEFORE
-        return Phase.FAULT if passed % 2 else Phase.AFTER
+    def of(self, moments: Iterable[int]) -> Iterator[Phase]:
+        """The phase of each moment."""
+        return map(self._phases.__getitem__, map(partial(bisect_right, self._borders), moments))

@@ -168,10 +168,11 @@ class Ledger:
         attempted = self.first_moments({Kind.ATTEMPTED})
         if NEVER not in attempted:
             return attempted
-        answered = self.first_moments(SENDER_SIDE)
-        return array(
-            "q", (answer if at_ns == NEVER else at_ns for at_ns, answer in zip(attempted, answered, strict=True))
-        )
+        answers = [self.first_moments({kind}) for kind in SENDER_SIDE if kind is not Kind.ATTEMPTED]
+        known = attempted[:]
+        for event in (event for event, at_ns in enumerate(attempted) if at_ns == NEVER):
+            known[event] = min(answered[event] for answered in answers)
+        return known
 
     def once(self, what: Hashable, work_out: Callable[[], Value]) -> Value:
         """What was worked out of the history before, or is now; until something is added.

@@ -58,7 +58,9 @@ def ordering(ledger: Ledger, arrival: Kind, place: str | None = None) -> Orderin
     # Of each key in each place: the event attempted last of those that arrived until now; the one of those that
     # arrived before the present moment; that moment.
     groups = Numbers()
-    latest, settled, present = array("q"), array("q"), array("q")
+    latest: list[int] = []
+    settled: list[int] = []
+    present: list[int] = []
     compared = 0
     overtaken: dict[int, int] = {}
     rows = (map(column.__getitem__, order) for column in (arrivals.events, arrivals.places, keys, when))
@@ -80,7 +82,8 @@ def ordering(ledger: Ledger, arrival: Kind, place: str | None = None) -> Orderin
         if moment != present[group]:
             settled[group], present[group] = latest[group], moment
         last = latest[group]
-        if attempts[last] < attempted or (attempts[last] == attempted and last < event):
+        last_attempted = attempts[last]
+        if last_attempted < attempted or (last_attempted == attempted and last < event):
             latest[group] = event
             continue
         rival = settled[group]
