@@ -283,8 +283,13 @@ def test_the_sender_may_know_the_key_alone():
     assert overtaken(stored("e1", 11, key=None), stored("e2", 10, key=None)) == {"e1": "e2"}
 
 
-def test_an_attempt_that_nobody_told_was_before_its_answer():
-    answers = [happened(Kind.ACKNOWLEDGED, f"e{number}", number, key="k") for number in (1, 2)]
+ANSWERS = (Kind.ACKNOWLEDGED, Kind.REFUSED, Kind.INDETERMINATE)
+
+
+@pytest.mark.parametrize("first", ANSWERS)
+@pytest.mark.parametrize("second", ANSWERS)
+def test_an_attempt_that_nobody_told_was_before_its_answer(first: Kind, second: Kind):
+    answers = [happened(kind, f"e{number}", number, key="k") for number, kind in ((1, first), (2, second))]
     arrivals = [happened(Kind.STORED, f"e{number}", 10 - number, key="k") for number in (1, 2)]
     assert overtaken([*answers, *arrivals]) == {"e1": "e2"}
 
