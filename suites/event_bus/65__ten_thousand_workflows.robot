@@ -7,7 +7,7 @@ Suite Setup       An Event Bus For Heavy Load
 Suite Teardown    The Event Bus Is Left
 Test Setup        Open Ledger
 Test Teardown     Undo Every Fault
-Test Timeout      5 minutes
+Test Timeout      10 minutes
 
 Test Tags         event-bus    needs:event-bus
 
