@@ -424,13 +424,19 @@ def test_processes_outlive_a_killed_server() -> None:
             server.fork(PROBE, action, stdin=PIPE, stdout=PIPE) for action in ("echo", "wait_for_signals")
         )
         assert ends.pid != hangs.pid
+        # A copy has the server's end of the requests too, until its own work begins.
+        assert ends.stdin
+        assert ends.stdout
+        assert hangs.stdout
+        ends.stdin.write(b"run\n")
+        ends.stdin.flush()
+        assert (ends.stdout.readline(), hangs.stdout.readline()) == (b"RUN\n", b"waiting\n")
         server_process(server).kill()
         wait_until(server.lives, lambda lives: not lives, Deadline(SOON), "the server's end")
 
         with pytest.raises(LabError, match=r"^The fork server of the lab ended with status -9: no reason given$"):
             server.fork(PROBE, "draw", stdin=PIPE, stdout=PIPE)
         assert (ends.poll(), hangs.poll()) == (None, None)
-        assert ends.stdin
         ends.stdin.close()
         wait_for_the_end(ends)
         wait_until_gone(ends.pid)
