@@ -96,9 +96,9 @@ def delays(
         if not ledger.count(kind):
             message = f"There is no delay {what}, as the ledger holds nothing that was {kind.value}."
             raise UserError(message)
-    starts = ledger.first_moments({start})
-    ends = ledger.first_moments({end}, place)
-    answers = ledger.first_moments({Kind.ACKNOWLEDGED})
+    starts = ledger.first_moments(start)
+    ends = ledger.first_moments(end, place)
+    answers = ledger.first_moments(Kind.ACKNOWLEDGED)
     phases = (
         repeat(Phase.ALL, len(starts)) if during is Phase.ALL else Phases(ledger.faults.called(fault)).of(starts)
     )
@@ -139,7 +139,7 @@ def late(ledger: Ledger, within: timedelta, end: Kind = Kind.STORED, *, place: s
     if not ledger.count(Kind.ATTEMPTED):
         message = "No event can be late, as the ledger does not know when any was attempted."
         raise UserError(message)
-    starts, ends = ledger.first_moments({Kind.ATTEMPTED}), ledger.first_moments({end}, place)
+    starts, ends = ledger.first_moments(Kind.ATTEMPTED), ledger.first_moments(end, place)
     bound = nanoseconds(within)
     pairs = zip(starts, ends, strict=True)
     return array("I", compress(count(), (start != NEVER != end and end - start > bound for start, end in pairs)))

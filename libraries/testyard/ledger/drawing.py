@@ -112,12 +112,12 @@ def delay_chart(ledger: Ledger, start: Kind, end: Kind, *, place: str | None = N
     Returns:
         An SVG element for HTML; nothing when no event took any time.
     """
-    starts = ledger.first_moments({start})
+    starts = ledger.first_moments(start)
     first_ns = min(starts, default=NEVER)
     if first_ns == NEVER:
         return ""
     last_ns = max(at_ns for at_ns in starts if at_ns != NEVER)
-    slices = _sliced(ledger, starts, ledger.first_moments({end}, place), first_ns, last_ns)
+    slices = _sliced(ledger, starts, ledger.first_moments(end, place), first_ns, last_ns)
     delays = [max(delay, SHORTEST_NS) for one in slices for delay in (one.delays_ns[:1] + one.delays_ns[-1:])]
     if not delays:
         return ""
@@ -150,7 +150,7 @@ def _sliced(
 ) -> list[Slice]:
     """The events by the time in which they began, in slices of one length."""
     slices = [Slice() for _ in range(SLICES)]
-    answers = ledger.first_moments({Kind.ACKNOWLEDGED})
+    answers = ledger.first_moments(Kind.ACKNOWLEDGED)
     length = (last_ns - first_ns) // SLICES + 1
     for begun_ns, ended_ns, answered_ns in zip(starts, ends, answers, strict=True):
         if begun_ns == NEVER:

@@ -149,29 +149,29 @@ class Ledger:
             times[event] += 1
         return times
 
-    def first_moments(self, kinds: Collection[Kind], place: str | None = None) -> array[int]:
-        """For each event, when one of these first happened to it, in nanoseconds since 1970; or ``NEVER``."""
-        return self.once(("first moments", frozenset(kinds), place), lambda: self._first_moments(kinds, place))
+    def first_moments(self, kind: Kind, place: str | None = None) -> array[int]:
+        """For each event, when that first happened to it, in nanoseconds since 1970; or ``NEVER``."""
+        return self.once(("first moments", kind, place), lambda: self._first_moments(kind, place))
 
-    def _first_moments(self, kinds: Collection[Kind], place: str | None) -> array[int]:
+    def _first_moments(self, kind: Kind, place: str | None) -> array[int]:
         first = array("q", [NEVER]) * self.events
-        for kind in kinds:
-            columns = self.rows(kind, place)
-            for event, at_ns in zip(columns.events, columns.moments, strict=True):
-                if first[event] <= at_ns:
-                    continue
-                first[event] = at_ns
+        columns = self.rows(kind, place)
+        for event, at_ns in zip(columns.events, columns.moments, strict=True):
+            if first[event] <= at_ns:
+                continue
+            first[event] = at_ns
         return first
 
     def attempts(self) -> array[int]:
         """For each event, when it was first attempted; when that is not known, when it was first answered."""
-        attempted = self.first_moments({Kind.ATTEMPTED})
+        attempted = self.first_moments(Kind.ATTEMPTED)
         if NEVER not in attempted:
             return attempted
-        answers = [self.first_moments({kind}) for kind in SENDER_SIDE if kind is not Kind.ATTEMPTED]
+        answers = [self.first_moments(kind) for kind in SENDER_SIDE if kind is not Kind.ATTEMPTED]
         known = attempted[:]
-        for event in (event for event, at_ns in enumerate(attempted) if at_ns == NEVER):
-            known[event] = min(answered[event] for answered in answers)
+        for event, at_ns in enumerate(attempted):
+            if at_ns == NEVER:
+                known[event] = min(answered[event] for answered in answers)
         return known
 
     def once(self, what: Hashable, work_out: Callable[[], Value]) -> Value:

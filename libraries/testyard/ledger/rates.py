@@ -26,7 +26,7 @@ def throughput(ledger: Ledger, end: Kind = Kind.STORED, place: str | None = None
     Raises:
         UserError: They arrived in less than two moments, so there is no time between.
     """
-    moments = [at_ns for at_ns in ledger.first_moments({end}, place) if at_ns != NEVER]
+    moments = [at_ns for at_ns in ledger.first_moments(end, place) if at_ns != NEVER]
     first, last = min(moments, default=0), max(moments, default=0)
     if first == last:
         message = (

@@ -88,8 +88,8 @@ def _recovery(ledger: Ledger, fault: Fault, arrival: Kind, place: str | None) ->
         raise NotMetError(message)
     detected_ns = min(_earliest(ledger.rows(Kind.ATTEMPTED).moments, ended), back_ns)
     attempts = ledger.attempts()
-    answers = ledger.first_moments({Kind.ACKNOWLEDGED})
-    arrivals = ledger.first_moments({arrival}, place)
+    answers = ledger.first_moments(Kind.ACKNOWLEDGED)
+    arrivals = ledger.first_moments(arrival, place)
     backlog = [
         event
         for event, (attempt, arrived) in enumerate(zip(attempts, arrivals, strict=True))
